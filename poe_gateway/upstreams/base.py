@@ -1,0 +1,174 @@
+"""What an upstream adapter is: the one interface between the walk and a provider.
+
+An adapter does I/O and translation; it knows nothing of the pool, MongoDB or HTTP callers. It is handed an
+``AccountRef`` with opened credentials only after a slot was won. Failures are typed outcomes, raised as
+``UpstreamFailure``; an adapter never retries a message whose fate is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from poe_gateway.chat.events import ChatEvent
+from poe_gateway.chat.request import ChatRequest
+from poe_gateway.pool.outcome import Failure
+
+
+class Fate(StrEnum):
+    """What became of the caller's message when the attempt failed."""
+
+    NOT_SENT = "not_sent"
+    """Certainly not accepted by the upstream: another account may be tried."""
+    UNKNOWN = "unknown"
+    """Perhaps accepted: never sent again."""
+    ACCEPTED = "accepted"
+    """Accepted, the answer failed."""
+
+
+class UpstreamFailure(Exception):
+    """An attempt failed; ``outcome`` says how, ``fate`` what became of the message."""
+
+    def __init__(self, outcome: Failure, fate: Fate = Fate.NOT_SENT) -> None:
+        super().__init__(f"{type(outcome).__name__} ({fate})")
+        self.outcome = outcome
+        self.fate = fate
+
+
+class CredentialError(ValueError):
+    """The operator's credential document does not fit the schema; ``field`` names the culprit."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.message = message
+
+
+class CredentialField(msgspec.Struct, frozen=True, kw_only=True):
+    """One field of an adapter's credential schema."""
+
+    name: str
+    required: bool = False
+    secret: bool = True
+    kind: type = str
+    description: str = ""
+    pattern: str | None = None
+
+
+class Described(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter makes of valid credentials: the catalogue key and public facts about the account."""
+
+    offer: str
+    metered: bool = False
+    renews_daily: bool = False
+    details: dict[str, Any] = {}
+
+
+class AccountRef(msgspec.Struct, frozen=True, kw_only=True):
+    """An account with its opened credentials, alive only during an attempt. Never log or store it."""
+
+    id: str
+    name: str
+    offer: str
+    credentials: dict[str, Any]
+    credential_rev: int = 0
+
+    def __repr__(self) -> str:
+        return f"AccountRef(id={self.id!r})"
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """A measured balance. Times are aware UTC; None = not told by the upstream."""
+
+    points: int | None = None
+    subscription_active: bool | None = None
+    allotment: int | None = None
+    next_grant_at: datetime | None = None
+    details: dict[str, Any] = {}
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of an offer. ``id`` is the public name; ``upstream`` what the adapter is called with."""
+
+    id: str
+    upstream: str
+    owned_by: str
+    created: int = 0
+    details: dict[str, Any] = {}
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What the adapter can do, as data."""
+
+    balance: bool = False
+    prewarm: bool = False
+    sessions: bool = False
+    """Keeps conversations upstream: a ``Bound`` event's state may be handed to the next call."""
+    images: bool = False
+    parameters: bool = False
+    """Passes sampling parameters and tools on."""
+
+
+class Upstream(Protocol):
+    """One provider. Instances live as long as the process and serve all its accounts."""
+
+    name: str
+    capabilities: Capabilities
+    credential_fields: tuple[CredentialField, ...]
+
+    def describe(self, credentials: Mapping[str, Any]) -> Described:
+        """Check the operator's document (``check_fields`` first). Raises CredentialError."""
+
+    def chat(
+        self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
+    ) -> AsyncIterator[ChatEvent]:
+        """Answer ``request`` with the upstream model name ``model``. Raises UpstreamFailure.
+
+        ``bound`` continues an upstream conversation: ``request.messages`` then holds only the new turns.
+        Closing the iterator early (``aclose``) means that the caller left: the adapter cancels upstream.
+        """
+
+    async def read_balance(self, account: AccountRef) -> Reading:
+        """Measure the balance. Raises UpstreamFailure."""
+
+    async def list_models(self, account: AccountRef) -> list[Model]:
+        """The catalogue as this account sees it. Raises UpstreamFailure."""
+
+    async def prewarm(self, account: AccountRef) -> None:
+        """Open what a first request would have to open. Raises UpstreamFailure."""
+
+    async def probe(self, account: AccountRef) -> str:
+        """One real, cheap round trip; returns a sentence for the operator. Raises UpstreamFailure."""
+
+    async def forget(self, account_id: str) -> None:
+        """Drop connections and derived secrets of the account (new credentials, deletion, challenge)."""
+
+    async def close(self) -> None:
+        """Stop everything."""
+
+
+def check_fields(fields: tuple[CredentialField, ...], credentials: Mapping[str, Any]) -> dict[str, Any]:
+    """The document reduced to known, non-empty fields. Raises CredentialError on unknown, missing or mistyped ones."""
+    known = {field.name: field for field in fields}
+    for name in credentials:
+        if name not in known:
+            raise CredentialError(name, f"unknown credential field '{name}'; known: {', '.join(known)}")
+    clean: dict[str, Any] = {}
+    for field in fields:
+        value = credentials.get(field.name)
+        if isinstance(value, str):
+            value = value.strip()
+        if value is None or value == "":
+            if field.required:
+                raise CredentialError(field.name, f"'{field.name}' is required")
+            continue
+        if not isinstance(value, field.kind):
+            raise CredentialError(field.name, f"'{field.name}' must be of type {field.kind.__name__}")
+        if isinstance(value, str) and (any(ord(c) < 32 or ord(c) == 127 for c in value)):
+            raise CredentialError(field.name, f"'{field.name}' contains control characters")
+        clean[field.name] = value
+    return clean
