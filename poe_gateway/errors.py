@@ -38,25 +38,33 @@ class GatewayError(Exception):
 class InvalidRequest(GatewayError):
     """The request is not valid."""
 
-    status, type, code = 400, "invalid_request_error", None
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = None
 
 
 class AuthenticationFailed(GatewayError):
     """Missing or invalid API key."""
 
-    status, type, code = 401, "authentication_error", "invalid_api_key"
+    status = 401
+    type = "authentication_error"
+    code: str | None = "invalid_api_key"
 
 
 class PointsExhausted(GatewayError):
     """Every account that serves this model has used up its points."""
 
-    status, type, code = 402, "insufficient_credits", "all_depleted"
+    status = 402
+    type = "insufficient_credits"
+    code: str | None = "all_depleted"
 
 
 class NotFound(GatewayError):
     """There is nothing at this address."""
 
-    status, type, code = 404, "invalid_request_error", None
+    status = 404
+    type = "invalid_request_error"
+    code: str | None = None
 
 
 class ModelNotFound(NotFound):
@@ -68,13 +76,17 @@ class ModelNotFound(NotFound):
 class MethodNotAllowed(GatewayError):
     """This address does not answer to that method."""
 
-    status, type, code = 405, "invalid_request_error", None
+    status = 405
+    type = "invalid_request_error"
+    code: str | None = None
 
 
 class Conflict(GatewayError):
     """The request conflicts with the present state."""
 
-    status, type, code = 409, "invalid_request_error", None
+    status = 409
+    type = "invalid_request_error"
+    code: str | None = None
 
 
 class SessionLost(Conflict):
@@ -86,40 +98,54 @@ class SessionLost(Conflict):
 class RequestTooLarge(GatewayError):
     """The request is too large."""
 
-    status, type, code = 413, "request_too_large", "context_length_exceeded"
+    status = 413
+    type = "request_too_large"
+    code: str | None = "context_length_exceeded"
 
 
 class Unprocessable(GatewayError):
     """The request is well formed but cannot be processed."""
 
-    status, type, code = 422, "invalid_request_error", None
+    status = 422
+    type = "invalid_request_error"
+    code: str | None = None
 
 
 class UpstreamFailed(GatewayError):
     """The upstream could not answer."""
 
-    status, type, code = 502, "provider_error", "upstream_error"
+    status = 502
+    type = "provider_error"
+    code: str | None = "upstream_error"
 
 
 class UpstreamRefused(GatewayError):
     """The upstream refused the request."""
 
-    status, type, code = 400, "invalid_request_error", "upstream_rejected"
+    status = 400
+    type = "invalid_request_error"
+    code: str | None = "upstream_rejected"
 
 
 class Overloaded(GatewayError):
     """No account is free at the moment."""
 
-    status, type, code = 503, "overloaded_error", "saturated"
+    status = 503
+    type = "overloaded_error"
+    code: str | None = "saturated"
 
 
 class Unavailable(GatewayError):
     """The gateway is not ready."""
 
-    status, type, code = 503, "overloaded_error", "not_ready"
+    status = 503
+    type = "overloaded_error"
+    code: str | None = "not_ready"
 
 
 class UpstreamTimeout(GatewayError):
     """The upstream did not answer in time."""
 
-    status, type, code = 504, "provider_timeout_error", "upstream_timeout"
+    status = 504
+    type = "provider_timeout_error"
+    code: str | None = "upstream_timeout"
