@@ -60,10 +60,10 @@ class AccountStore(Protocol):
     async def changes(self) -> Changes:
         """What changed since ``load`` or the last call, by any process; may repeat itself."""
 
-    async def change(self, account_id: str, step: Callable[[Account], Account]) -> Account | None:
-        """Apply a pure step to the stored account, again and again until nobody interfered.
+    async def change(self, steps: Mapping[str, Callable[[Account], Account]]) -> dict[str, Account]:
+        """Apply pure steps to stored accounts, each again and again until nobody interfered.
 
-        Returns what is stored then, None when the account is gone.
+        Returns what is stored then; accounts that are gone are missing. Raises StoreUnavailable.
         """
 
 

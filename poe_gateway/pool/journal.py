@@ -1,0 +1,112 @@
+"""News about accounts on its way to the database: applied in memory at once, written behind, never lost in order.
+
+Each account's news is a list of pure steps. What is stored is the stored account with the steps applied to it, so
+another process's change in between is not overwritten. A failing database leaves the news here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from poe_gateway.clock import Clock
+from poe_gateway.pool.account import Account
+from poe_gateway.pool.store import AccountStore, StoreUnavailable
+
+Step = Callable[[Account], Account]
+_QUIET = 1.0
+"""Seconds that unhurried news (successes) may wait to be written together."""
+_RETRY = 0.5
+"""Seconds between attempts while the database is away."""
+_BATCH = 500
+
+
+class Journal:
+    """Write-behind for account changes. ``flush_forever`` is run as one task."""
+
+    def __init__(self, store: AccountStore, clock: Clock, stored: Callable[[Iterable[Account]], None]) -> None:
+        self._store = store
+        self._clock = clock
+        self._stored = stored
+        self._pending: OrderedDict[str, list[Step]] = OrderedDict()
+        self._urgent: set[str] = set()
+        self._writing: dict[str, list[Step]] = {}
+        """Being written at this moment."""
+        self._wake = asyncio.Event()
+        self.failing_since: float | None = None
+
+    def note(self, account_id: str, step: Step, *, urgent: bool) -> None:
+        """Remember a step; ``urgent`` news is written at once."""
+        self._pending.setdefault(account_id, []).append(step)
+        if urgent:
+            self._urgent.add(account_id)
+            self._wake.set()
+
+    def hurried(self, account_id: str) -> bool:
+        """Whether urgent news about the account is not stored yet."""
+        return account_id in self._urgent or account_id in self._writing
+
+    def on_top_of(self, account: Account) -> Account:
+        """A stored account with the news that is not stored yet."""
+        for steps in (self._writing.get(account.id, ()), self._pending.get(account.id, ())):
+            for step in steps:
+                account = step(account)
+        return account
+
+    def drop(self, account_id: str) -> None:
+        """The account is gone."""
+        self._pending.pop(account_id, None)
+        self._urgent.discard(account_id)
+
+    async def flush_forever(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_QUIET):
+                    await self._wake.wait()
+                hurried = True
+            except TimeoutError:
+                hurried = False
+            self._wake.clear()
+            if not await self.flush(only_urgent=hurried):
+                await asyncio.sleep(_RETRY)
+
+    async def flush(self, *, only_urgent: bool = False) -> bool:
+        """Write what waits (all of it, or the urgent part); False when the database failed: the news stays here."""
+        while True:
+            batch = [key for key in self._pending if key in self._urgent] if only_urgent else list(self._pending)
+            if not batch:
+                return True
+            if not await self._write(batch[:_BATCH]):
+                return False
+
+    async def _write(self, batch: list[str]) -> bool:
+        taken = {key: self._pending.pop(key) for key in batch}
+        urgent = self._urgent & taken.keys()
+        self._urgent -= urgent
+        self._writing = taken
+        try:
+            stored = await self._store.change({key: _fold(steps) for key, steps in taken.items()})
+        except BaseException as error:
+            for key, steps in taken.items():
+                self._pending[key] = steps + self._pending.get(key, [])
+            self._urgent |= urgent
+            if not isinstance(error, StoreUnavailable):
+                raise
+            if self.failing_since is None:
+                self.failing_since = self._clock.monotonic()
+            return False
+        finally:
+            self._writing = {}
+        self.failing_since = None
+        self._stored(stored.values())
+        return True
+
+
+def _fold(steps: list[Step]) -> Step:
+    def folded(account: Account) -> Account:
+        for step in steps:
+            account = step(account)
+        return account
+
+    return folded
