@@ -7,7 +7,6 @@ digest, so that a rotation can tell what is sealed by which key without opening 
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,13 +63,3 @@ class Vault:
             return self._multi.rotate(token)
         except InvalidToken:
             raise VaultError("the value was sealed with a key that FERNET_KEY does not hold") from None
-
-
-def keyed_hash(pepper: bytes, value: str) -> str:
-    """HMAC-SHA256 in hex: useless without the pepper, which is itself sealed."""
-    return hmac.new(pepper, value.encode(), hashlib.sha256).hexdigest()
-
-
-def equal(left: str, right: str) -> bool:
-    """Comparison in constant time."""
-    return hmac.compare_digest(left.encode(), right.encode())

@@ -7,7 +7,7 @@ An adapter does I/O and translation; it knows nothing of the pool, MongoDB or HT
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ import msgspec
 from poe_gateway.chat.events import ChatEvent
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.pool.outcome import Failure
+from poe_gateway.routing.catalog import Model as Model  # part of this interface
 
 
 class Fate(StrEnum):
@@ -91,16 +92,6 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of an offer. ``id`` is the public name; ``upstream`` what the adapter is called with."""
-
-    id: str
-    upstream: str
-    owned_by: str
-    created: int = 0
-    details: dict[str, Any] = {}
-
-
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What the adapter can do, as data."""
 
@@ -125,7 +116,7 @@ class Upstream(Protocol):
 
     def chat(
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
-    ) -> AsyncIterator[ChatEvent]:
+    ) -> AsyncGenerator[ChatEvent, None]:
         """Answer ``request`` with the upstream model name ``model``. Raises UpstreamFailure.
 
         ``bound`` continues an upstream conversation: ``request.messages`` then holds only the new turns.

@@ -1,0 +1,91 @@
+"""The FastAPI application behind the front: health, models, admin, documentation, and JSON for every error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from poe_gateway import __version__
+from poe_gateway.api import health
+from poe_gateway.api.errors import render
+from poe_gateway.api.v1 import chat_docs, models
+from poe_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, RequestTooLarge, Unprocessable
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_app(lifespan: Lifespan, admin: Sequence[APIRouter], *, docs: bool = True) -> FastAPI:
+    """The application. ``app.state.gateway`` is set by the lifespan."""
+    app = FastAPI(
+        title="poe_gateway",
+        version=__version__,
+        description="A broker for pools of chat accounts behind an OpenAI-compatible API.",
+        lifespan=lifespan,
+        docs_url="/docs" if docs else None,
+        redoc_url=None,
+        openapi_url="/openapi.json" if docs else None,
+    )
+    app.include_router(health.router())
+    app.include_router(models.router())
+    for router in admin:
+        app.include_router(router)
+    app.add_exception_handler(GatewayError, _gateway_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(Exception, _unforeseen)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    if app.openapi_schema is None:
+        schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        chat_docs.describe(schema)
+        app.openapi_schema = schema
+    return app.openapi_schema
+
+
+def _respond(error: GatewayError) -> Response:
+    status, headers, body = render(error)
+    response = Response(body, status_code=status)
+    response.raw_headers = headers
+    return response
+
+
+async def _gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)  # noqa: S101 - registered for this class
+    return _respond(error)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    """The last resort: the caller gets JSON; the front tells the operator."""
+    return _respond(GatewayError())
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
+    known: dict[int, type[GatewayError]] = {404: NotFound, 405: MethodNotAllowed, 413: RequestTooLarge}
+    kind = known.get(error.status_code, InvalidRequest)
+    told = kind(headers=dict(error.headers or {}))
+    if kind is NotFound:
+        told = NotFound(f"Unknown request URL: {request.method} {request.url.path[:200]}.", code="unknown_url")
+    elif kind is InvalidRequest:
+        told.message = str(error.detail)
+        told.status = error.status_code
+    return _respond(told)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    """The first problem, named by its place; input values are not repeated (they may be secrets)."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
+    if first["type"] == "json_invalid":
+        return _respond(InvalidRequest("The body is not valid JSON.", code="invalid_json"))
+    return _respond(Unprocessable(f"{place or 'body'}: {first['msg']}.", param=place or None, code="invalid_value"))

@@ -1,0 +1,311 @@
+"""``POST /v1/chat/completions`` as one raw ASGI function."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from poe_gateway.api.asgi import Receive, Scope, Send, header
+from poe_gateway.api.callers import caller
+from poe_gateway.api.errors import Headers, render, sse_error
+from poe_gateway.api.sse import KeepAlive
+from poe_gateway.auth.keyring import KeyRing
+from poe_gateway.auth.keys import Principal
+from poe_gateway.chat.appending import Appender
+from poe_gateway.chat.events import Finished, TextDelta, TextReplaced, ToolCallDelta
+from poe_gateway.chat.openai_chat import ChunkWriter, completion, merge_tool_calls, parse
+from poe_gateway.chat.request import ChatRequest
+from poe_gateway.clock import Clock, Ids
+from poe_gateway.dispatch.dispatcher import Dispatcher
+from poe_gateway.dispatch.stream import ChatStream
+from poe_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RequestTooLarge
+from poe_gateway.telemetry.events import Notice, RequestFinished
+from poe_gateway.telemetry.hub import Telemetry
+
+ROUTE = "/v1/chat/completions"
+_GRACE = 0.02
+"""Seconds before a request is worth watching for its caller's going away."""
+
+
+class _Gone(Exception):
+    """The caller went away before the body was complete."""
+
+
+class _Told(msgspec.Struct):
+    """What is known of one request, for telemetry."""
+
+    status: int = 499
+    principal: Principal | None = None
+    request: ChatRequest | None = None
+    stream: ChatStream | None = None
+    error: GatewayError | None = None
+    first: float | None = None
+    gone: bool = False
+
+
+class ChatCompletions:
+    """The endpoint. One instance per process."""
+
+    def __init__(
+        self,
+        *,
+        dispatcher: Dispatcher,
+        keyring: KeyRing,
+        telemetry: Telemetry,
+        clock: Clock,
+        ids: Ids,
+        max_body: int,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._keyring = keyring
+        self._telemetry = telemetry
+        self._clock = clock
+        self._ids = ids
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        started = self._clock.monotonic()
+        told = _Told()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - ASGI applications run in tasks
+        watch = _Watch(receive, task, told)
+        try:
+            await self._answer(scope, receive, send, request_id, told, watch)
+        except asyncio.CancelledError:
+            if not told.gone:
+                raise
+            task.uncancel()  # our own watch cancelled us: the caller is gone, nobody is left to tell
+        except _Gone:
+            told.gone = True
+        finally:
+            watch.stop()
+            self._tell(request_id, told, self._clock.monotonic() - started, started)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str, told: _Told, watch: _Watch
+    ) -> None:
+        stream: ChatStream | None = None
+        try:
+            try:
+                if scope["method"] != "POST":
+                    raise MethodNotAllowed("Use POST for this address.", headers={"Allow": "POST"})
+                told.principal = await caller(
+                    self._keyring, header(scope, b"authorization"), header(scope, b"x-api-key")
+                )
+                request = parse(await self._body(scope, receive))
+                request = _with_timeout(request, header(scope, b"x-timeout"))
+                told.request = request
+                watch.start()
+                stream = told.stream = await self._dispatcher.chat(told.principal, request, request_id)
+                if not request.stream:
+                    await self._whole(stream, send, request_id, told)
+                    return
+            except GatewayError as error:
+                told.error = error
+                await self._refuse(error, send, request_id, told, stream)
+                return
+            except Exception as error:  # noqa: BLE001 - the last resort: told to the caller and to the operator
+                self._notice(error, request_id)
+                told.error = GatewayError()
+                await self._refuse(told.error, send, request_id, told, stream)
+                return
+            await self._events(stream, send, request_id, told)
+        finally:
+            if stream is not None:
+                await stream.aclose()
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+        length = header(scope, b"content-length")
+        if length is not None and length.isdigit() and int(length) > self._max_body:
+            raise self._too_large()
+        message = await receive()
+        chunk: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            if len(chunk) > self._max_body:
+                raise self._too_large()
+            return chunk
+        body = bytearray(chunk)
+        while message.get("more_body", False):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Gone
+            body += message.get("body", b"")
+            if len(body) > self._max_body:
+                raise self._too_large()
+        return body
+
+    def _too_large(self) -> RequestTooLarge:
+        return RequestTooLarge(f"The body is larger than {self._max_body} bytes.", code="body_too_large")
+
+    async def _whole(self, stream: ChatStream, send: Send, request_id: str, told: _Told) -> None:
+        async for _ in stream.events():
+            if told.first is None:
+                told.first = self._clock.monotonic()
+        answer, usage = stream.answer, stream.usage()
+        body = completion(
+            completion_id=self._ids.new("chatcmpl", 24),
+            created=int(self._clock.now().timestamp()),
+            model=stream.model,
+            text=answer.text,
+            tool_calls=merge_tool_calls(answer.tool_calls),
+            finish=answer.finish or "stop",
+            usage=usage,
+        )
+        headers = _headers(stream, request_id)
+        headers.append((b"content-type", b"application/json"))
+        headers.append((b"content-length", str(len(body)).encode()))
+        headers.append((b"x-gateway-usage", b"estimated" if usage.estimated else b"upstream"))
+        told.status = 200
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _events(self, stream: ChatStream, send: Send, request_id: str, told: _Told) -> None:
+        writer = ChunkWriter(
+            completion_id=self._ids.new("chatcmpl", 24),
+            created=int(self._clock.now().timestamp()),
+            model=stream.model,
+            include_usage=stream.request.include_usage,
+        )
+        headers = _headers(stream, request_id)
+        headers += [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            (b"cache-control", b"no-cache"),
+            (b"x-accel-buffering", b"no"),
+        ]
+        told.status = 200
+        told.first = self._clock.monotonic()
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        opening = writer.first()
+        text = Appender()
+        with KeepAlive(send) as alive:
+            try:
+                async for event in stream.events():
+                    if isinstance(event, TextDelta | TextReplaced):
+                        chunk = opening + writer.text(text.piece(event))
+                    elif isinstance(event, ToolCallDelta):
+                        chunk = opening + writer.tool_calls(event.calls)
+                    elif isinstance(event, Finished):
+                        chunk = opening + writer.last(event.reason, stream.usage())
+                    else:
+                        continue
+                    opening = b""
+                    await alive.send(chunk)
+            except GatewayError as error:
+                told.error = error
+                await alive.send(sse_error(error))
+            except Exception as error:  # noqa: BLE001 - told in-band and to the operator
+                self._notice(error, request_id)
+                told.error = GatewayError()
+                await alive.send(sse_error(told.error))
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _refuse(
+        self, error: GatewayError, send: Send, request_id: str, told: _Told, stream: ChatStream | None
+    ) -> None:
+        metadata: dict[str, Any] = {}
+        if told.request is not None and told.request.session_id is not None and told.request.session_explicit:
+            metadata["session_id"] = told.request.session_id
+        if stream is not None:
+            metadata["account_id"] = stream.attempt.lease.account.id
+        status, headers, body = render(error, metadata)
+        told.status = status
+        headers.append((b"x-request-id", request_id.encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _notice(self, error: Exception, request_id: str) -> None:
+        self._telemetry.emit(
+            Notice(
+                level="error",
+                message="a request failed in an unforeseen way",
+                fields={"request_id": request_id, "error": type(error).__name__, "path": ROUTE},
+            )
+        )
+
+    def _tell(self, request_id: str, told: _Told, seconds: float, started: float) -> None:
+        stream, request, principal = told.stream, told.request, told.principal
+        usage = stream.usage() if stream is not None else None
+        self._telemetry.emit(
+            RequestFinished(
+                request_id=request_id,
+                route=ROUTE,
+                status=told.status,
+                seconds=seconds,
+                key_id=principal.key_id if principal is not None else None,
+                key_name=principal.name if principal is not None else None,
+                model=request.model if request is not None else None,
+                provider=stream.attempt.provider if stream is not None else None,
+                account_id=stream.attempt.lease.account.id if stream is not None else None,
+                stream=request.stream if request is not None else False,
+                error_code=told.error.code if told.error is not None else None,
+                attempts=stream.attempt.number if stream is not None else 0,
+                wait_seconds=stream.attempt.lease.waited if stream is not None else 0.0,
+                ttft_seconds=told.first - started if told.first is not None else None,
+                prompt_tokens=usage.prompt_tokens if usage is not None else None,
+                completion_tokens=usage.completion_tokens if usage is not None else None,
+                usage_estimated=usage.estimated if usage is not None else False,
+                points=usage.points if usage is not None else None,
+                session=request is not None and request.session_id is not None,
+                client_gone=told.gone,
+            )
+        )
+
+
+class _Watch:
+    """Cancels the request's task when its caller goes away. Started late: most requests are answered before."""
+
+    def __init__(self, receive: Receive, task: asyncio.Task[Any], told: _Told) -> None:
+        self._receive = receive
+        self._task = task
+        self._told = told
+        self._handle: asyncio.TimerHandle | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._handle = asyncio.get_running_loop().call_later(_GRACE, self._begin)
+
+    def _begin(self) -> None:
+        self._watching = asyncio.ensure_future(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._told.gone = True
+        self._task.cancel()
+
+    def stop(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+
+
+def _headers(stream: ChatStream, request_id: str) -> Headers:
+    attempt = stream.attempt
+    headers: Headers = [
+        (b"x-request-id", request_id.encode()),
+        (b"x-gateway-account", attempt.lease.account.id.encode()),
+        (b"x-gateway-attempts", str(attempt.number).encode()),
+    ]
+    if attempt.session is not None:
+        headers.append((b"x-gateway-session", attempt.session.encode()))
+    if attempt.lease.queued:
+        headers.append((b"x-gateway-wait-ms", str(int(attempt.lease.waited * 1000)).encode()))
+    return headers
+
+
+def _with_timeout(request: ChatRequest, value: str | None) -> ChatRequest:
+    if value is None:
+        return request
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 86_400:
+        raise InvalidRequest("'X-Timeout' must be a positive number of seconds.", param="X-Timeout")
+    return replace(request, timeout=seconds)

@@ -1,0 +1,133 @@
+"""Which offers serve which model, in memory; the catalogue of each offer is read from its upstream and stored.
+
+An *offer* is a set of accounts that serve the same models. An offer whose catalogue nobody has read yet is *open*:
+it may be asked for any model, and the upstream decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+import msgspec
+
+from poe_gateway.errors import ModelNotFound
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of an offer. ``id`` is the public name; ``upstream`` what the adapter is called with."""
+
+    id: str
+    upstream: str
+    owned_by: str
+    created: int = 0
+    details: dict[str, Any] = {}
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored catalogue of one offer."""
+
+    offer: str
+    models: tuple[Model, ...]
+    fetched_at: datetime
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a request may go: for each offer the model name its upstream understands."""
+
+    model: str
+    """Public name, as the catalogue spells it."""
+    targets: dict[str, str]
+
+
+class CatalogStore(Protocol):
+    """Where catalogues are kept between starts and shared between processes."""
+
+    async def load(self) -> list[Listing]:
+        """All stored listings."""
+
+    async def put(self, listing: Listing) -> None:
+        """Replace the listing of its offer."""
+
+    async def drop(self, offer: str) -> None:
+        """Forget an offer."""
+
+
+class Catalog:
+    """All listings, with look-up that ignores case and spaces."""
+
+    def __init__(self) -> None:
+        self._listings: dict[str, Listing] = {}
+        self._names: dict[str, dict[str, Model]] = {}
+        self._plans: dict[str, Plan] = {}
+        self._present: frozenset[str] = frozenset()
+
+    def replace(self, listings: Iterable[Listing]) -> None:
+        """The listings as they are now; unknown offers are forgotten."""
+        self._listings = {listing.offer: listing for listing in listings}
+        names: dict[str, dict[str, Model]] = {}
+        # Public names win over the upstream's own spelling of another model.
+        for own in (True, False):
+            for listing in self._listings.values():
+                for model in listing.models:
+                    key = _key(model.id if own else model.upstream)
+                    names.setdefault(key, {}).setdefault(listing.offer, model)
+        self._names = names
+        self._plans.clear()
+
+    def has(self, offer: str) -> bool:
+        return offer in self._listings
+
+    def fetched_at(self, offer: str) -> datetime | None:
+        listing = self._listings.get(offer)
+        return listing.fetched_at if listing is not None else None
+
+    def plan(self, model: str, offers: Mapping[str, int]) -> Plan:
+        """Where ``model`` may be served, given the number of accounts by offer. Raises ModelNotFound.
+
+        Pure apart from a bounded cache of its own answers.
+        """
+        present = frozenset(offers)
+        if present != self._present:
+            self._present = present
+            self._plans.clear()
+        plan = self._plans.get(model)
+        if plan is None:
+            plan = self._plan(model, present)
+            if len(self._plans) < 4096:
+                self._plans[model] = plan
+        return plan
+
+    def _plan(self, model: str, present: frozenset[str]) -> Plan:
+        known = self._names.get(_key(model), {})
+        targets = {offer: entry.upstream for offer, entry in known.items() if offer in present}
+        spelled = next((entry.id for offer, entry in known.items() if offer in present), None)
+        if not targets:
+            targets = {offer: model for offer in present if offer not in self._listings}
+        if not targets:
+            raise ModelNotFound(
+                f"The model '{model[:200]}' does not exist or is not served by this pool.", param="model"
+            )
+        return Plan(model=spelled or model, targets=targets)
+
+    def models(self, offers: Mapping[str, int]) -> list[Model]:
+        """Every model that some account serves, each public name once, by name."""
+        merged: dict[str, Model] = {}
+        for offer in offers:
+            listing = self._listings.get(offer)
+            for model in listing.models if listing is not None else ():
+                merged.setdefault(_key(model.id), model)
+        return sorted(merged.values(), key=lambda model: model.id.lower())
+
+    def find(self, model_id: str, offers: Mapping[str, int]) -> Model:
+        """One model by its public name. Raises ModelNotFound."""
+        known = self._names.get(_key(model_id), {})
+        for offer, model in known.items():
+            if offer in offers:
+                return model
+        raise ModelNotFound(f"The model '{model_id[:200]}' does not exist.", param="model")
+
+
+def _key(name: str) -> str:
+    return name.lower().replace(" ", "")

@@ -1,0 +1,77 @@
+"""The listener that writes records to the log. Quiet ones (snapshots, grants, succeeded attempts) at debug level."""
+
+from __future__ import annotations
+
+import msgspec
+
+from poe_gateway.telemetry.events import (
+    AccountChanged,
+    AttemptFinished,
+    DutyFinished,
+    Event,
+    GrantsChanged,
+    LeaseLost,
+    LoopLag,
+    Notice,
+    PoolSnapshot,
+    RequestFinished,
+    WaitFinished,
+)
+from poe_gateway.telemetry.logs import get_logger
+
+_MESSAGES: dict[type[Event], str] = {
+    AttemptFinished: "attempt",
+    RequestFinished: "request",
+    AccountChanged: "account changed",
+    WaitFinished: "wait",
+    GrantsChanged: "grants changed",
+    LeaseLost: "slots lost",
+    DutyFinished: "duty",
+    PoolSnapshot: "pool",
+    LoopLag: "event loop lag",
+}
+_UNTOLD: tuple[object, ...] = (None, "", {}, ())
+_BAD_STATES = frozenset({"invalid"})
+
+
+class LogListener:
+    """Built after ``logs.configure``. Seconds are rounded to microseconds, empty fields left out."""
+
+    def __init__(self, logger: str = "poe_gateway") -> None:
+        self._log = get_logger(logger).bind()
+
+    def __call__(self, record: Event) -> None:
+        if isinstance(record, Notice):
+            fields = {name: value for name, value in record.fields.items() if name != "event"}
+            getattr(self._log, record.level)(record.message, **fields)
+            return
+        write = getattr(self._log, level_of(record))
+        write(_MESSAGES[type(record)], **_told(record))
+
+
+def level_of(record: Event) -> str:
+    """How loudly a record is told."""
+    match record:
+        case RequestFinished():
+            return "error" if record.status == 500 else "warning" if record.status > 500 else "info"
+        case AttemptFinished():
+            return "debug" if record.outcome in ("Succeeded", "Cancelled") else "warning"
+        case AccountChanged():
+            return "warning" if record.new_state in _BAD_STATES else "info"
+        case DutyFinished():
+            return "info" if record.ok else "error"
+        case LeaseLost():
+            return "warning"
+        case Notice():
+            return record.level
+        case _:
+            return "debug"
+
+
+def _told(record: Event) -> dict[str, object]:
+    told: dict[str, object] = {}
+    for name, value in msgspec.structs.asdict(record).items():
+        if value in _UNTOLD:
+            continue
+        told[name] = round(value, 6) if isinstance(value, float) else value
+    return told

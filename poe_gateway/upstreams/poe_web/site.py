@@ -1,0 +1,249 @@
+"""The HTTP half of one account's connection: GraphQL calls, uploads, pages, and the data of its push channel.
+
+Every request of the account passes ``_request``: own cookies, own user agent, and the gate that closes for
+good when a bot challenge is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal
+
+import orjson
+
+from poe_gateway.pool.outcome import AdapterDrift, Challenged, Failure, Rejected, Transient, Unauthorized
+from poe_gateway.upstreams.base import Fate, UpstreamFailure
+from poe_gateway.upstreams.poe_web import outcomes, wire
+from poe_gateway.upstreams.poe_web.attachments import File, upload_token
+from poe_gateway.upstreams.poe_web.flight import SingleFlight
+from poe_gateway.upstreams.poe_web.identity import Identity
+from poe_gateway.upstreams.poe_web.keys import KeyRing, Keys
+from poe_gateway.upstreams.poe_web.outcomes import Answer, StaleKeys
+from poe_gateway.upstreams.poe_web.settings import channel_of
+from poe_gateway.upstreams.poe_web.shared import Shared
+from poe_gateway.upstreams.poe_web.wire import Channel
+
+Ready = Callable[[], Awaitable[None]]
+
+
+class Site:
+    """Requests of one account. ``on_challenge`` is called once, synchronously, when the gate closes."""
+
+    def __init__(self, shared: Shared, identity: Identity, on_challenge: Callable[[], None]) -> None:
+        self.shared = shared
+        self.identity = identity
+        self.channel: Channel | None = None
+        self._on_challenge = on_challenge
+        self._closed: Failure | None = None
+        self._ring = KeyRing(shared, identity, self._page, self._asset)
+        self._channel_flight: SingleFlight[Channel] = SingleFlight()
+
+    # ------------------------------------------------------------ the gate
+
+    @property
+    def challenged(self) -> bool:
+        return isinstance(self._closed, Challenged)
+
+    def check_open(self) -> None:
+        """Raises UpstreamFailure when no request may go out any more."""
+        if self._closed is not None:
+            raise UpstreamFailure(self._closed, Fate.NOT_SENT)
+
+    def close(self) -> None:
+        """No more requests; a challenge stays the reason."""
+        self._closed = self._closed or Transient("the connection was dropped")
+
+    def challenge(self, outcome: Challenged) -> UpstreamFailure:
+        """Close the gate; returns what to raise."""
+        if not self.challenged:
+            self._closed = outcome
+            self._on_challenge()
+        return UpstreamFailure(outcome, Fate.NOT_SENT)
+
+    # ------------------------------------------------------------ calls
+
+    async def call(
+        self, operation: str, variables: Mapping[str, Any], *, ready: Ready | None = None, once: bool = False
+    ) -> dict[str, Any]:
+        """One GraphQL operation; the ``data`` of its answer. Raises UpstreamFailure.
+
+        A refusal of the keys is repeated once with fresh ones. ``ready`` is awaited before each try (default:
+        a channel is known). ``once``: the request changes something and is never repeated after a transport
+        error; its failure then carries the message's fate.
+        """
+        refreshed = False
+        while True:
+            await (ready or self.ensure_channel)()
+            keys = await self._ring.keys()
+            answer = await self._post(operation, variables, keys, once=once)
+            result = outcomes.envelope(answer, self.shared.protocol.signs, self.shared.clock.now())
+            if isinstance(result, dict):
+                return result
+            if isinstance(result, StaleKeys):
+                if refreshed:
+                    raise UpstreamFailure(result.final, Fate.NOT_SENT)
+                refreshed = True
+                await self._refresh(keys)
+            elif refreshed or once or not await self._newer_revision(result, keys):
+                raise self._failure(result, answer)
+            else:
+                refreshed = True
+
+    async def upload(self, file: File) -> str:
+        """Upload one file; its token. Raises UpstreamFailure."""
+        protocol, refreshed = self.shared.protocol, False
+        while True:
+            await self.ensure_channel()
+            keys = await self._ring.keys()
+            headers = wire.render_headers(
+                protocol.headers.upload,
+                {
+                    "origin": protocol.origin,
+                    "formkey": keys.formkey,
+                    "channel": self.channel.channel if self.channel else None,
+                    "revision": keys.revision,
+                },
+            )
+            url = self.shared.url(protocol.paths.upload)
+            answer = await self._request("POST", url, headers, file, seconds=self.shared.options.upload_timeout)
+            failure = outcomes.status_failure(answer, protocol.signs, self.shared.clock.now())
+            refused = isinstance(failure, StaleKeys) or answer.status == 401
+            if refused and not refreshed:
+                refreshed = True
+                await self._refresh(keys)
+                continue
+            if answer.status in (400, 415, 422):
+                failure = Rejected(public="The upstream refused the attachment.", status=400)
+            if failure is not None:
+                raise self._failure(failure.final if isinstance(failure, StaleKeys) else failure, answer)
+            if (token := upload_token(answer.body)) is None:
+                raise UpstreamFailure(AdapterDrift("the upload gave no token"))
+            return token
+
+    async def _refresh(self, keys: Keys) -> None:
+        """Fresh keys, and the channel that came with their page: the old one may be what was refused."""
+        await self._ring.refresh(keys)
+        self.channel = self._ring.take_channel() or self.channel
+
+    async def _newer_revision(self, failure: Failure, keys: Keys) -> bool:
+        if not isinstance(failure, AdapterDrift) or not keys.revision_seen:
+            return False
+        if not self.shared.revisions.may_refetch(self.shared.clock.monotonic()):
+            return False
+        newer = await self._ring.refetch_revision(keys)
+        # The channel that came with this page is not needed: the one in use is not what failed.
+        self._ring.take_channel()
+        return newer
+
+    def _failure(self, failure: Failure, answer: Answer) -> UpstreamFailure:
+        return UpstreamFailure(failure, outcomes.message_fate(answer, failure, self.shared.protocol.signs))
+
+    async def _post(self, operation: str, variables: Mapping[str, Any], keys: Keys, *, once: bool) -> Answer:
+        signed = wire.graphql(
+            self.shared.protocol,
+            operation,
+            variables,
+            formkey=keys.formkey,
+            channel=self.channel.channel if self.channel else None,
+            revision=keys.revision,
+        )
+        url = self.shared.url(self.shared.protocol.paths.graphql)
+        return await self._request("POST", url, signed.headers, signed.body, repeatable=not once)
+
+    # ------------------------------------------------------------ the channel's data
+
+    async def ensure_channel(self) -> None:
+        """Have channel data, from the page if that was loaded anyway. Raises UpstreamFailure."""
+        if self.channel is None:
+            await self._ring.keys()
+            self.channel = self.channel or self._ring.take_channel()
+        if self.channel is None:
+            await self.renew_channel()
+
+    async def renew_channel(self) -> Channel:
+        """Ask the site for a new channel: the settings first, the page when they do not tell."""
+        return await self._channel_flight.join(self._fetch_channel)
+
+    async def _fetch_channel(self) -> Channel:
+        protocol = self.shared.protocol
+        headers = wire.render_headers(protocol.headers.json, {"origin": protocol.origin})
+        answer = await self._request("GET", self.shared.url(protocol.paths.settings), headers, repeatable=True)
+        failure = outcomes.status_failure(answer, protocol.signs, self.shared.clock.now())
+        found: Channel | None = None
+        if failure is None:
+            try:
+                document = orjson.loads(answer.body)
+            except orjson.JSONDecodeError:
+                document = None
+            found = channel_of(document.get("tchannelData")) if isinstance(document, dict) else None
+        elif not isinstance(failure, StaleKeys | AdapterDrift | Unauthorized):
+            raise UpstreamFailure(failure)
+        if found is None:
+            # Newer clients take it from the page; the page also says for certain whether the session is dead.
+            await self._ring.read_home()
+            found = self._ring.take_channel()
+        if found is None:
+            raise UpstreamFailure(AdapterDrift("neither settings nor page tell the push channel"))
+        self.channel = found
+        return found
+
+    # ------------------------------------------------------------ requests
+
+    async def _page(self, path: str) -> Answer:
+        headers = wire.render_headers(self.shared.protocol.headers.page, {"origin": self.shared.protocol.origin})
+        answer = await self._request(
+            "GET", self.shared.url(path), headers, limit=self.shared.options.page_bytes, repeatable=True
+        )
+        return self._plain(answer)
+
+    async def _asset(self, url: str, own: bool) -> Answer:
+        headers = wire.render_headers(self.shared.protocol.headers.asset, {"origin": self.shared.protocol.origin})
+        limit = self.shared.options.page_bytes
+        return self._plain(await self._request("GET", url, headers, limit=limit, cookies=own, repeatable=True))
+
+    def _plain(self, answer: Answer) -> Answer:
+        """The answer to a plain GET, if it is one. There are no keys that could be stale."""
+        failure = outcomes.status_failure(answer, self.shared.protocol.signs, self.shared.clock.now())
+        if isinstance(failure, StaleKeys):
+            failure = failure.final if answer.status == 403 else AdapterDrift(f"the page answers {answer.status}")
+        if failure is not None:
+            raise UpstreamFailure(failure)
+        if not answer.body:
+            raise UpstreamFailure(Transient("empty page"))
+        return answer
+
+    async def _request(
+        self,
+        method: Literal["GET", "POST"],
+        url: str,
+        headers: dict[str, str],
+        body: bytes | File | None = None,
+        *,
+        seconds: float | None = None,
+        limit: int | None = None,
+        cookies: bool = True,
+        repeatable: bool = False,
+    ) -> Answer:
+        """Send one request as this account. Raises UpstreamFailure on challenges and transport errors only."""
+        headers = {**headers, "User-Agent": self.identity.user_agent}
+        while True:
+            self.check_open()
+            if cookies:
+                headers["Cookie"] = self.identity.cookie_header
+            try:
+                answer, set_cookies = await self.shared.edge.request(
+                    method, url, headers=headers, body=body, seconds=seconds, limit=limit
+                )
+                break
+            except UpstreamFailure as failure:
+                # A connection kept alive may be gone by the time it is used again.
+                broke = isinstance(failure.outcome, Transient) and not failure.outcome.timeout
+                if not repeatable or not broke:
+                    raise
+                repeatable = False
+        if outcomes.is_challenge(answer, self.shared.protocol.signs):
+            raise self.challenge(Challenged(f"bot challenge (status {answer.status})"))
+        if cookies:
+            for cookie in set_cookies:
+                self.identity.absorb(cookie.name, cookie.value, expired=cookie.expired)
+        return answer
