@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from poe_gateway.accounts.store import AccountBook
 from poe_gateway.clock import Clock
-from poe_gateway.errors import Conflict, NotFound, UpstreamFailed, UpstreamTimeout
+from poe_gateway.errors import Conflict, NotFound, UpstreamFailed
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account, Cause
 from poe_gateway.pool.broker import Broker
@@ -56,8 +56,6 @@ class VisitFailed(UpstreamFailed):
         self.account = account
         self.outcome = outcome
         self.seconds = seconds
-        if isinstance(outcome, Transient) and outcome.timeout:
-            self.type = UpstreamTimeout.type
 
 
 _WORDS = {

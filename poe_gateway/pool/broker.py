@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from poe_gateway.clock import Clock
 from poe_gateway.errors import Overloaded, PointsExhausted, SessionLost
 from poe_gateway.pool import transitions
@@ -210,6 +212,10 @@ class Broker:
                 return lease
             if want.steadfast:
                 raise SessionLost
+            want = replace(want, affinity=None)
+            lease = self._take(want, since)
+            if lease is not None:
+                return lease
         self._raise_if_hopeless(want)
         return await self._wait(want, Lane(want.offers, want.model), since, want.deadline)
 
@@ -378,10 +384,8 @@ class Broker:
                 if seat is not None and (seat.level < 0 or seat.account.offer not in lane.offers):
                     continue
                 for ticket in self.line.next_in(lane):
-                    want = ticket.want
-                    if lane.account is None and want.affinity is not None:
-                        want = _without_affinity(want)
-                    lease = None if ticket.granted.done() else self._take(want, ticket.since, queued=True)
+                    done = ticket.granted.done()
+                    lease = None if done else self._take(ticket.want, ticket.since, queued=True)
                     if lease is not None:
                         self.line.served(ticket)
                         ticket.granted.set_result(lease)
@@ -480,14 +484,3 @@ class Broker:
             f"<Broker {len(self.seats)} accounts, {self.ready_accounts()} ready, "
             f"{self.whole.used}/{self.whole.held} in flight, {len(self.line)} waiting>"
         )
-
-
-def _without_affinity(want: Want) -> Want:
-    return Want(
-        offers=want.offers,
-        model=want.model,
-        caller=want.caller,
-        evidence=want.evidence,
-        deadline=want.deadline,
-        tried=want.tried,
-    )

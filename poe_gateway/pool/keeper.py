@@ -28,6 +28,8 @@ _NEED_PAUSE = 0.05
 """Seconds between attempts to borrow while requests wait."""
 _ROUND = 0.25
 """Seconds between looks at what others want; a doorbell shortens it."""
+_PATIENT = 2.0
+"""Longest pause between attempts to get a fair share that others still use."""
 _IDLE = 2.0
 """Seconds a borrowed slot may lie idle before it goes back."""
 
@@ -49,6 +51,8 @@ class Keeper:
         self._valid_until = 0.0
         self._sweep_due = True
         self._resize_due = True
+        self._sweep_again = float("inf")
+        self._sweep_pause = _ROUND
         self._shares: dict[str, int] = {}
         self._shares_of: tuple[tuple[str, ...], bool] = ((), False)
         self._lower: dict[str, Seat] = {}
@@ -164,6 +168,8 @@ class Keeper:
                 self._consider(mark.key, mark.pressure)
             self._return_idle()
         await self._give_back(instance)
+        if self._clock.monotonic() >= self._sweep_again:
+            self._sweep_due = True
         if self._sweep_due or self._resize_due:
             resize = self._resize_due
             self._sweep_due = self._resize_due = False
@@ -191,8 +197,9 @@ class Keeper:
         broker = self._broker
         cap = broker.policy.global_inflight
         share = self._share(GLOBAL, cap)
+        short = False
         if broker.whole.held < share:
-            await self._take(instance, [Ask(key=GLOBAL, hold=share, cap=cap)])
+            short = await self._raise_to(instance, [Ask(key=GLOBAL, hold=share, cap=cap)])
         elif resize and broker.whole.held > share:
             broker.whole.held = max(share, broker.whole.used)
             self._lower_whole = True
@@ -205,10 +212,18 @@ class Keeper:
             elif seat.held < share and seat.allowed:
                 asks.append(Ask(key=seat.account.id, hold=share, cap=cap))
             if len(asks) >= _BATCH:
-                await self._take(instance, asks)
+                short |= await self._raise_to(instance, asks)
                 asks = []
-        await self._take(instance, asks)
+        short |= await self._raise_to(instance, asks)
         await self._give_back(instance)
+        # Others may still be using what is this process's share: ask again, ever less often.
+        self._sweep_pause = min(_PATIENT, 2 * self._sweep_pause) if short else _ROUND
+        self._sweep_again = self._clock.monotonic() + self._sweep_pause if short else float("inf")
+
+    async def _raise_to(self, instance: str, asks: list[Ask]) -> bool:
+        """Ask for fair shares; True when some of them could not be had in full."""
+        await self._take(instance, asks)
+        return any(self._held(ask.key) < ask.hold for ask in asks)
 
     async def _take(self, instance: str, asks: list[Ask]) -> None:
         if not asks:

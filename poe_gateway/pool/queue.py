@@ -87,8 +87,13 @@ class WaitingLine(Generic[W]):
                 del self._lanes[ticket.lane]
 
     def lanes(self) -> list[Lane]:
-        """Lanes with somebody in them; those of one particular account first."""
-        return sorted(self._lanes, key=lambda lane: lane.account is None)
+        """Lanes with somebody in them: those of one particular account first, then by their longest wait."""
+        if len(self._lanes) == 1:
+            return list(self._lanes)
+        return sorted(self._lanes, key=lambda lane: (lane.account is None, self._longest(lane)))
+
+    def _longest(self, lane: Lane) -> float:
+        return min(line[0].since for line in self._lanes[lane].values())
 
     def waiting_in(self, lane: Lane) -> int:
         return sum(len(line) for line in self._lanes.get(lane, {}).values())

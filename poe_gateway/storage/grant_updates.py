@@ -65,9 +65,7 @@ def taken(instance: str, *, hold: int, cap: int) -> Pipeline:
         },
         {
             "$set": {
-                "wanted": _unless_empty(
-                    {"$cond": [{"$gte": [_own(instance), hold]}, _but(_WANTED, instance), _WANTED]}
-                )
+                "wanted": _unless_empty({"$cond": [{"$gte": [_own(instance), hold]}, _but(_WANTED, instance), _WANTED]})
             }
         },
     ]

@@ -129,9 +129,9 @@ class MongoGrants:
             async for document in self._sure_accounts.find({"_id": _among(accounts), "grants.i": instance}, own):
                 held[document["_id"]] = int(document["grants"][0]["n"])
         if len(accounts) < len(keys):
-            document = await self._sure_pool.find_one({"_id": GLOBAL, "grants.i": instance}, own)
-            if document is not None:
-                held[GLOBAL] = int(document["grants"][0]["n"])
+            whole = await self._sure_pool.find_one({"_id": GLOBAL, "grants.i": instance}, own)
+            if whole is not None:
+                held[GLOBAL] = int(whole["grants"][0]["n"])
         return held
 
     async def give_back(self, instance: str, held: Mapping[str, int]) -> None:

@@ -50,7 +50,7 @@ class MongoLeases:
                 )
             except DuplicateKeyError:
                 return 0
-        return int(stored["token"])
+        return int(stored["token"]) if stored is not None else 0
 
     async def renew(self, name: str, owner: str, seconds: float) -> bool:
         """Hold it for ``seconds`` from now; False when it is lost (lapsed and taken by somebody else, or released)."""

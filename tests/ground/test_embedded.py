@@ -19,6 +19,7 @@ from poe_gateway.storage import embedded
 from poe_gateway.storage.embedded import MongoUnavailable, ensure_mongod, explain, find_mongod, running_pid, stop_mongod
 from tests.support.mongod import start_standalone, temporary_home
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CLOCK = SystemClock()
 

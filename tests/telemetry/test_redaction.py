@@ -16,6 +16,13 @@ from poe_gateway.telemetry.redaction import (
 )
 
 
+SECRET_NAMES = """
+    Authorization cookie Set-Cookie p-b p_b poe_p_b P_LAT poe_cf_clearance poe_cf_bm api_key apikey X-API-Key
+    formkey poe-formkey FERNET_KEY ADMIN_API_KEY SERVICE_API_KEYS password client_secret webhook_secret
+    credentials access_token token
+""".split()
+
+
 @pytest.fixture(autouse=True)
 def clean():
     forget_secrets()
@@ -23,14 +30,7 @@ def clean():
     forget_secrets()
 
 
-@pytest.mark.parametrize(
-    "name",
-    (
-        "Authorization cookie Set-Cookie p-b p_b poe_p_b P_LAT poe_cf_clearance poe_cf_bm api_key apikey X-API-Key "
-        "formkey poe-formkey FERNET_KEY ADMIN_API_KEY SERVICE_API_KEYS password client_secret webhook_secret "
-        "credentials access_token token"
-    ).split(),
-)
+@pytest.mark.parametrize("name", SECRET_NAMES)
 def test_names_that_say_secret(name):
     assert is_secret_name(name)
     assert redact_field(name, "whatever") == MASK

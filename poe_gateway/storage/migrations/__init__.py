@@ -88,8 +88,9 @@ async def migrate(db: Database, owner: str, clock: Clock) -> int:
 
 
 async def _hold(leases: MongoLeases, owner: str) -> None:
-    while await leases.renew(_LEASE, owner, _LEASE_SECONDS):
+    while True:
         await asyncio.sleep(_LEASE_SECONDS / 4)
+        await leases.renew(_LEASE, owner, _LEASE_SECONDS)
 
 
 async def _run(db: Database) -> int:

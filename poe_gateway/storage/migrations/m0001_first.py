@@ -9,9 +9,7 @@ _COLLECTIONS = (
     "accounts", "credentials", "pool", "instances", "service_keys", "sessions", "catalog", "leases", "duties", "meta",
 )  # fmt: skip
 _INDEXES = (
-    Index(
-        "accounts", "name", (("provider", 1), ("name_key", 1)), unique=True, partial={"name_key": {"$exists": True}}
-    ),
+    Index("accounts", "name", (("provider", 1), ("name_key", 1)), unique=True, partial={"name_key": {"$exists": True}}),
     Index("accounts", "listing", (("created_at", 1), ("_id", 1))),
     Index("accounts", "provider_listing", (("provider", 1), ("created_at", 1), ("_id", 1))),
     Index("accounts", "changed", (("changed_at", 1), ("rev", 1), ("deleted", 1), ("_id", 1))),

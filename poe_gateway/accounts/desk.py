@@ -1,0 +1,335 @@
+"""The operator's desk: everything the operator does to one account, and what he sees of all of them.
+
+Verbs answer only when the database has taken the change. Credentials come in, are checked by their adapter and
+sealed; nothing here gives them out again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from poe_gateway.accounts.care import AccountCare
+from poe_gateway.accounts.store import AccountBook, AccountFilter
+from poe_gateway.accounts.visits import AccountNotFound, VisitFailed, Visitor, in_words
+from poe_gateway.clock import Clock, Ids
+from poe_gateway.errors import InvalidRequest
+from poe_gateway.pool import transitions
+from poe_gateway.pool.account import Account, Intent, State
+from poe_gateway.pool.broker import Broker
+from poe_gateway.pool.outcome import Succeeded
+from poe_gateway.upstreams.base import CredentialError, Described, Upstream
+from poe_gateway.upstreams.keychain import Keychain
+from poe_gateway.vault import Vault
+
+
+class TestReport(msgspec.Struct, frozen=True, kw_only=True):
+    """How a test of an account went, in words."""
+
+    __test__ = False
+
+    ok: bool
+    account: Account
+    """As it is after the test."""
+    step: str
+    """The last step reached: ``round trip`` or ``balance``."""
+    message: str
+    outcome: str
+    """Class name of the outcome."""
+    detail: str = ""
+    """The adapter's own short note, without secrets."""
+    seconds: float = 0.0
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """The pool in numbers, as of now."""
+
+    total: int
+    ready: int
+    """Accounts that may serve."""
+    paused: int
+    by_state: dict[str, int]
+    by_provider: dict[str, dict[str, int]]
+    by_cause: dict[str, int]
+    """Causes of the accounts that are not active."""
+    points: dict[str, int]
+    """Points left by provider, measured or estimated."""
+    estimated: int
+    """Accounts that spend points and whose figure nobody measured."""
+
+
+class AccountDesk:
+    """Verbs of the operator. ``forget_sessions`` drops what conversations are bound to a deleted account;
+    ``limits_changed`` is called when an account's own limit changed.
+
+    Every verb raises StoreUnavailable, and AccountNotFound where it names an account.
+    """
+
+    def __init__(
+        self,
+        *,
+        book: AccountBook,
+        broker: Broker,
+        keychain: Keychain,
+        vault: Vault,
+        upstreams: Mapping[str, Upstream],
+        care: AccountCare,
+        visitor: Visitor,
+        clock: Clock,
+        ids: Ids,
+        forget_sessions: Callable[[str], Awaitable[None]],
+        limits_changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._book = book
+        self._broker = broker
+        self._keychain = keychain
+        self._vault = vault
+        self._upstreams = upstreams
+        self._care = care
+        self._visitor = visitor
+        self._clock = clock
+        self._ids = ids
+        self._forget_sessions = forget_sessions
+        self._limits_changed = limits_changed
+
+    # Accounts come and go.
+
+    async def upsert(
+        self,
+        provider: str,
+        name: str,
+        credentials: Mapping[str, Any],
+        *,
+        max_inflight: int | None | UnsetType = UNSET,
+        demo: bool = False,
+    ) -> tuple[Account, bool]:
+        """Store an account, or new credentials for it; True when it is new.
+
+        The credential document is replaced as a whole and the account starts afresh, but a pause stays. Without
+        ``max_inflight`` an account keeps its limit; None means the pool's default.
+        Raises InvalidRequest naming the field, never its value.
+        """
+        upstream = self._upstream(provider)
+        name = name.strip()
+        if not name or len(name) > 254 or not name.isprintable():
+            raise InvalidRequest("A name of 1 to 254 printable characters is required.", param="name")
+        if isinstance(max_inflight, int) and max_inflight < 1:
+            raise InvalidRequest("max_inflight must be at least 1.", param="max_inflight")
+        try:
+            described = upstream.describe(credentials)
+        except CredentialError as error:
+            raise InvalidRequest(error.message, param=error.field, code="invalid_credentials") from None
+        sealed = self._vault.seal(credentials)
+        build = self._builder(provider, name, described, max_inflight, demo=demo)
+        account, created = await self._book.upsert(provider, name, build, sealed, self._vault.kid)
+        self._keychain.forget(account.id)
+        await upstream.forget(account.id)
+        self._broker.accept((account,))
+        if not created and max_inflight is not UNSET:
+            self._limits_changed()
+        if not account.demo:
+            await self._retire_demo()
+        self._care.load_models_soon(account.offer)
+        return self._broker.account(account.id) or account, created
+
+    def _upstream(self, provider: str) -> Upstream:
+        upstream = self._upstreams.get(provider)
+        if upstream is None:
+            known = ", ".join(sorted(self._upstreams))
+            raise InvalidRequest(f"Unknown provider; known: {known}.", param="provider", code="unknown_provider")
+        return upstream
+
+    def _builder(
+        self, provider: str, name: str, described: Described, max_inflight: int | None | UnsetType, *, demo: bool
+    ) -> Callable[[Account | None], Account]:
+        now, new_id = self._clock.now(), self._ids.new("acct", 16)
+
+        def build(present: Account | None) -> Account:
+            account = present or Account(id=new_id, provider=provider, name=name, offer=described.offer, created_at=now)
+            account = transitions.renewed_credentials(account, now)
+            return replace(
+                account,
+                name=name,
+                offer=described.offer,
+                metered=described.metered,
+                renews_daily=described.renews_daily,
+                details=described.details,
+                max_inflight=account.max_inflight if max_inflight is UNSET else max_inflight,
+                demo=demo,
+                updated_at=now,
+            )
+
+        return build
+
+    async def _retire_demo(self) -> None:
+        """The first real account ends the demonstration."""
+        for account_id in [seat.account.id for seat in self._broker.seats.values() if seat.account.demo]:
+            await self._remove(account_id)
+
+    async def delete(self, account_id: str) -> None:
+        """Remove an account with its credentials and sessions. Running answers come to their end."""
+        if not await self._remove(account_id):
+            raise AccountNotFound
+
+    async def _remove(self, account_id: str) -> bool:
+        account = self._broker.account(account_id) or await self._book.get(account_id)
+        there = await self._book.delete(account_id)
+        self._broker.remove((account_id,))
+        self._keychain.forget(account_id)
+        if account is not None and account.provider in self._upstreams:
+            await self._upstreams[account.provider].forget(account_id)
+        if there:
+            await self._forget_sessions(account_id)
+        return there
+
+    # The operator decides.
+
+    async def pause(self, account_id: str) -> Account:
+        """No new requests; running ones come to their end."""
+        return await self._change(account_id, transitions.paused)
+
+    async def resume(self, account_id: str) -> Account:
+        """Undo a pause; health is what it is."""
+        return await self._change(account_id, transitions.resumed)
+
+    async def clear_cooldown(self, account_id: str) -> Account:
+        """The operator vouches for the account: rests, model blocks, invalidity and even a challenge end."""
+        now, policy = self._clock.now(), self._broker.policy
+
+        def step(account: Account) -> Account:
+            # Runs a second time on top of news that was not stored yet: what came after the word of the operator stays.
+            return account if account.health.since > now else transitions.cleared(account, now, policy)
+
+        account = await self._change(account_id, step)
+        self._broker.step(account_id, step)
+        return self._broker.account(account_id) or account
+
+    async def _change(self, account_id: str, step: Callable[[Account], Account]) -> Account:
+        now = self._clock.now()
+        stored = await self._book.change({account_id: lambda account: _dated(account, step(account), now)})
+        if account_id not in stored:
+            raise AccountNotFound
+        self._broker.accept(stored.values())
+        return self._broker.account(account_id) or stored[account_id]
+
+    # The operator looks.
+
+    async def get(self, account_id: str) -> Account:
+        """One account as of now."""
+        return self._now(await self._visitor.account(account_id))
+
+    async def find(self, provider: str, name: str) -> Account:
+        """The account of that name, in any case, as of now."""
+        account = await self._book.find(provider, name)
+        if account is None:
+            raise AccountNotFound
+        return self._now(self._broker.account(account.id) or account)
+
+    async def page(self, *, page: int, page_size: int, wanted: AccountFilter) -> tuple[list[Account], int]:
+        """One page (from 1), oldest account first, and the number of all that fit, as of now."""
+        now = self._clock.now()
+        accounts, total = await self._book.page(page=page, page_size=page_size, now=now, wanted=wanted)
+        return [self._now(account) for account in accounts], total
+
+    def _now(self, account: Account) -> Account:
+        return transitions.as_of(account, self._clock.now(), self._broker.policy)
+
+    def summary(self) -> Summary:
+        """Counts over all accounts that this process knows."""
+        now = self._clock.now()
+        states: Counter[str] = Counter({state.value: 0 for state in State})
+        causes: Counter[str] = Counter()
+        points: Counter[str] = Counter()
+        providers: dict[str, Counter[str]] = {}
+        total = ready = paused = estimated = 0
+        self._broker.tick()
+        for seat in self._broker.seats.values():
+            account = seat.account
+            state = account.health.state.value
+            total += 1
+            ready += transitions.why_not(account, now) is None
+            paused += account.intent is Intent.PAUSED
+            states[state] += 1
+            providers.setdefault(account.provider, Counter())[state] += 1
+            points[account.provider] += account.balance.points or 0
+            estimated += account.metered and account.balance.estimated
+            if account.health.state is not State.ACTIVE:
+                causes[account.health.cause.value] += 1
+        return Summary(
+            total=total,
+            ready=ready,
+            paused=paused,
+            by_state=dict(states),
+            by_provider={name: dict(counts) for name, counts in sorted(providers.items())},
+            by_cause=dict(causes),
+            points=dict(points),
+            estimated=estimated,
+        )
+
+    def inflight(self, account_id: str) -> int:
+        """Requests that this process runs on the account."""
+        seat = self._broker.seats.get(account_id)
+        return seat.used if seat is not None else 0
+
+    async def test(self, account_id: str, *, force: bool = False) -> TestReport:
+        """One real, cheap round trip, and the balance where it can be read; a failure is told, not raised.
+
+        A challenged account is contacted only with ``force``; it stays set aside even if it answers.
+        Raises SetAside, Unreadable, AccountNotFound.
+        """
+        account = await self._visitor.account(account_id)
+        balance = self._visitor.upstream_of(account).capabilities.balance
+        step, started = "round trip", self._clock.monotonic()
+        try:
+            said = await self._visitor.visit(
+                account_id,
+                lambda upstream, ref: upstream.probe(ref),
+                evidence="operator-test",
+                forced=force,
+                news=lambda _: self._news_of_success(account, balance=balance),
+            )
+            if balance:
+                step = "balance"
+                await self._care.measure(account_id, evidence="operator-test", forced=force)
+        except VisitFailed as failed:
+            outcome, ok = type(failed.outcome).__name__, False
+            message, detail = in_words(failed.outcome), getattr(failed.outcome, "detail", "")
+        else:
+            outcome, ok, detail = Succeeded.__name__, True, said or ""
+            message = "The account answers."
+        after = await self.get(account_id)
+        if ok and after.health.state is State.INVALID:
+            message = "The account answers, but stays set aside until its cooldown is cleared by hand."
+        return TestReport(
+            ok=ok,
+            account=after,
+            step=step,
+            message=message,
+            outcome=outcome,
+            detail=detail,
+            seconds=self._clock.monotonic() - started,
+        )
+
+    def _news_of_success(self, account: Account, *, balance: bool) -> transitions.News | None:
+        """A measured balance says it better; without one, an answer ends what was derived from refusals."""
+        if balance:
+            return None
+        if account.health.state is State.INVALID:
+            return transitions.Measurement(at=self._clock.now(), points=None, evidence="operator-test")
+        return transitions.Settled(
+            outcome=Succeeded(),
+            at=self._clock.now(),
+            model="",
+            evidence="operator-test",
+            credential_rev=account.credential_rev,
+        )
+
+
+def _dated(before: Account, after: Account, now: datetime) -> Account:
+    return after if after == before else replace(after, updated_at=now)
