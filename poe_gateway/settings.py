@@ -12,7 +12,7 @@ import difflib
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -773,3 +773,8 @@ def _grouped(values: Mapping[str, Any], cwd: Path, path: Path | None) -> Setting
         session=SessionOptions(affinity=values["SESSION_AFFINITY"], ttl_seconds=values["SESSION_TTL_SECONDS"]),
         config_file=path,
     )
+
+
+def environment() -> MutableMapping[str, str]:
+    """The process's own environment, for the few libraries that read their options from nowhere else."""
+    return os.environ

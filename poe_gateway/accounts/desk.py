@@ -6,62 +6,27 @@ sealed; nothing here gives them out again.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from poe_gateway.accounts.care import AccountCare
-from poe_gateway.accounts.store import AccountBook, AccountFilter
-from poe_gateway.accounts.visits import AccountNotFound, VisitFailed, Visitor, in_words
+from poe_gateway.accounts.checkup import TestReport, check_up
+from poe_gateway.accounts.store import AccountBook
+from poe_gateway.accounts.summary import Summary, summarise
+from poe_gateway.accounts.visits import AccountNotFound, Visitor
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.errors import InvalidRequest
 from poe_gateway.pool import transitions
-from poe_gateway.pool.account import Account, Intent, State
+from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
-from poe_gateway.pool.outcome import Succeeded
+from poe_gateway.pool.store import AccountStore
 from poe_gateway.upstreams.base import CredentialError, Described, Upstream
 from poe_gateway.upstreams.keychain import Keychain
 from poe_gateway.vault import Vault
-
-
-class TestReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How a test of an account went, in words."""
-
-    __test__ = False
-
-    ok: bool
-    account: Account
-    """As it is after the test."""
-    step: str
-    """The last step reached: ``round trip`` or ``balance``."""
-    message: str
-    outcome: str
-    """Class name of the outcome."""
-    detail: str = ""
-    """The adapter's own short note, without secrets."""
-    seconds: float = 0.0
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The pool in numbers, as of now."""
-
-    total: int
-    ready: int
-    """Accounts that may serve."""
-    paused: int
-    by_state: dict[str, int]
-    by_provider: dict[str, dict[str, int]]
-    by_cause: dict[str, int]
-    """Causes of the accounts that are not active."""
-    points: dict[str, int]
-    """Points left by provider, measured or estimated."""
-    estimated: int
-    """Accounts that spend points and whose figure nobody measured."""
 
 
 class AccountDesk:
@@ -75,6 +40,7 @@ class AccountDesk:
         self,
         *,
         book: AccountBook,
+        store: AccountStore,
         broker: Broker,
         keychain: Keychain,
         vault: Vault,
@@ -87,6 +53,7 @@ class AccountDesk:
         limits_changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._book = book
+        self._store = store
         self._broker = broker
         self._keychain = keychain
         self._vault = vault
@@ -106,7 +73,7 @@ class AccountDesk:
         name: str,
         credentials: Mapping[str, Any],
         *,
-        max_inflight: int | None | UnsetType = UNSET,
+        max_inflight: int | UnsetType | None = UNSET,
         demo: bool = False,
     ) -> tuple[Account, bool]:
         """Store an account, or new credentials for it; True when it is new.
@@ -135,7 +102,7 @@ class AccountDesk:
             self._limits_changed()
         if not account.demo:
             await self._retire_demo()
-        self._care.load_models_soon(account.offer)
+        self._care.catalogues.load_soon(account.offer)
         return self._broker.account(account.id) or account, created
 
     def _upstream(self, provider: str) -> Upstream:
@@ -146,7 +113,7 @@ class AccountDesk:
         return upstream
 
     def _builder(
-        self, provider: str, name: str, described: Described, max_inflight: int | None | UnsetType, *, demo: bool
+        self, provider: str, name: str, described: Described, max_inflight: int | UnsetType | None, *, demo: bool
     ) -> Callable[[Account | None], Account]:
         now, new_id = self._clock.now(), self._ids.new("acct", 16)
 
@@ -212,7 +179,7 @@ class AccountDesk:
 
     async def _change(self, account_id: str, step: Callable[[Account], Account]) -> Account:
         now = self._clock.now()
-        stored = await self._book.change({account_id: lambda account: _dated(account, step(account), now)})
+        stored = await self._store.change({account_id: lambda account: _dated(account, step(account), now)})
         if account_id not in stored:
             raise AccountNotFound
         self._broker.accept(stored.values())
@@ -231,46 +198,37 @@ class AccountDesk:
             raise AccountNotFound
         return self._now(self._broker.account(account.id) or account)
 
-    async def page(self, *, page: int, page_size: int, wanted: AccountFilter) -> tuple[list[Account], int]:
-        """One page (from 1), oldest account first, and the number of all that fit, as of now."""
-        now = self._clock.now()
-        accounts, total = await self._book.page(page=page, page_size=page_size, now=now, wanted=wanted)
+    async def page(
+        self,
+        *,
+        page: int,
+        page_size: int,
+        status: Sequence[str] = (),
+        provider: str | None = None,
+        min_balance: int | None = None,
+        max_balance: int | None = None,
+        text: str | None = None,
+    ) -> tuple[list[Account], int]:
+        """One page (from 1), oldest account first, and the number of all that fit; see ``AccountBook.page``."""
+        accounts, total = await self._book.page(
+            page,
+            page_size,
+            now=self._clock.now(),
+            status=status,
+            provider=provider,
+            min_balance=min_balance,
+            max_balance=max_balance,
+            text=text,
+        )
         return [self._now(account) for account in accounts], total
 
     def _now(self, account: Account) -> Account:
         return transitions.as_of(account, self._clock.now(), self._broker.policy)
 
     def summary(self) -> Summary:
-        """Counts over all accounts that this process knows."""
-        now = self._clock.now()
-        states: Counter[str] = Counter({state.value: 0 for state in State})
-        causes: Counter[str] = Counter()
-        points: Counter[str] = Counter()
-        providers: dict[str, Counter[str]] = {}
-        total = ready = paused = estimated = 0
+        """Counts over all accounts that this process knows, as of now."""
         self._broker.tick()
-        for seat in self._broker.seats.values():
-            account = seat.account
-            state = account.health.state.value
-            total += 1
-            ready += transitions.why_not(account, now) is None
-            paused += account.intent is Intent.PAUSED
-            states[state] += 1
-            providers.setdefault(account.provider, Counter())[state] += 1
-            points[account.provider] += account.balance.points or 0
-            estimated += account.metered and account.balance.estimated
-            if account.health.state is not State.ACTIVE:
-                causes[account.health.cause.value] += 1
-        return Summary(
-            total=total,
-            ready=ready,
-            paused=paused,
-            by_state=dict(states),
-            by_provider={name: dict(counts) for name, counts in sorted(providers.items())},
-            by_cause=dict(causes),
-            points=dict(points),
-            estimated=estimated,
-        )
+        return summarise((seat.account for seat in self._broker.seats.values()), self._clock.now())
 
     def inflight(self, account_id: str) -> int:
         """Requests that this process runs on the account."""
@@ -278,57 +236,11 @@ class AccountDesk:
         return seat.used if seat is not None else 0
 
     async def test(self, account_id: str, *, force: bool = False) -> TestReport:
-        """One real, cheap round trip, and the balance where it can be read; a failure is told, not raised.
+        """One real, cheap round trip; a failure is told, not raised. ``force``: even if the account was challenged.
 
-        A challenged account is contacted only with ``force``; it stays set aside even if it answers.
         Raises SetAside, Unreadable, AccountNotFound.
         """
-        account = await self._visitor.account(account_id)
-        balance = self._visitor.upstream_of(account).capabilities.balance
-        step, started = "round trip", self._clock.monotonic()
-        try:
-            said = await self._visitor.visit(
-                account_id,
-                lambda upstream, ref: upstream.probe(ref),
-                evidence="operator-test",
-                forced=force,
-                news=lambda _: self._news_of_success(account, balance=balance),
-            )
-            if balance:
-                step = "balance"
-                await self._care.measure(account_id, evidence="operator-test", forced=force)
-        except VisitFailed as failed:
-            outcome, ok = type(failed.outcome).__name__, False
-            message, detail = in_words(failed.outcome), getattr(failed.outcome, "detail", "")
-        else:
-            outcome, ok, detail = Succeeded.__name__, True, said or ""
-            message = "The account answers."
-        after = await self.get(account_id)
-        if ok and after.health.state is State.INVALID:
-            message = "The account answers, but stays set aside until its cooldown is cleared by hand."
-        return TestReport(
-            ok=ok,
-            account=after,
-            step=step,
-            message=message,
-            outcome=outcome,
-            detail=detail,
-            seconds=self._clock.monotonic() - started,
-        )
-
-    def _news_of_success(self, account: Account, *, balance: bool) -> transitions.News | None:
-        """A measured balance says it better; without one, an answer ends what was derived from refusals."""
-        if balance:
-            return None
-        if account.health.state is State.INVALID:
-            return transitions.Measurement(at=self._clock.now(), points=None, evidence="operator-test")
-        return transitions.Settled(
-            outcome=Succeeded(),
-            at=self._clock.now(),
-            model="",
-            evidence="operator-test",
-            credential_rev=account.credential_rev,
-        )
+        return await check_up(self._visitor, self._care, self._clock, account_id, force=force)
 
 
 def _dated(before: Account, after: Account, now: datetime) -> Account:

@@ -1,30 +1,15 @@
-"""What this room asks of the stored accounts, beyond what the pool asks."""
+"""What this room asks of the stored accounts, beyond what the pool asks. MongoDB's and ``memory`` implement it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-import msgspec
-
-from poe_gateway.pool.account import Account, State
-from poe_gateway.pool.store import AccountStore
+from poe_gateway.pool.account import Account
 
 
-class AccountFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which accounts to list. An empty filter means all of them."""
-
-    states: tuple[State, ...] = ()
-    """As of ``now``: a rest that has lapsed counts as active."""
-    provider: str | None = None
-    min_points: int | None = None
-    max_points: int | None = None
-    text: str | None = None
-    """Part of the name, in any case."""
-
-
-class AccountBook(AccountStore, Protocol):
+class AccountBook(Protocol):
     """The stored accounts as the operator sees them. Every method raises StoreUnavailable."""
 
     async def upsert(
@@ -32,8 +17,8 @@ class AccountBook(AccountStore, Protocol):
     ) -> tuple[Account, bool]:
         """Store ``build(present account or None)`` with its sealed credentials; True when it is a new account.
 
-        One account per provider and lower-cased name, whoever asks at the same time. The credentials are kept under
-        the built account's ``credential_rev``.
+        One account per provider and lower-cased name, whoever asks at the same time; ``build`` may be called again.
+        Its ``rev`` and ``credential_rev`` are only proposals.
         """
 
     async def get(self, account_id: str) -> Account | None:
@@ -43,12 +28,21 @@ class AccountBook(AccountStore, Protocol):
         """The account of that name, in any case."""
 
     async def page(
-        self, *, page: int, page_size: int, now: datetime, wanted: AccountFilter
+        self,
+        page: int,
+        page_size: int,
+        *,
+        now: datetime,
+        status: Sequence[str] = (),
+        provider: str | None = None,
+        min_balance: int | None = None,
+        max_balance: int | None = None,
+        text: str | None = None,
     ) -> tuple[list[Account], int]:
-        """One page (from 1) in stable order, oldest account first, and the number of all that fit the filter."""
+        """One page (from 1) in order of creation, and the number of all that fit.
+
+        ``status``: any of the health states as of ``now``, and ``paused``. ``text``: part of the name, in any case.
+        """
 
     async def delete(self, account_id: str) -> bool:
         """Remove the account with its credentials; False when there was none."""
-
-    async def behind(self, day: str, limit: int) -> list[str]:
-        """Ids of accounts that renew daily, are not invalid, and whose ``reset_day`` is before ``day`` or unset."""

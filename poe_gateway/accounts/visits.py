@@ -79,7 +79,7 @@ def in_words(outcome: Outcome) -> str:
 
 
 class Visitor:
-    """Makes visits. ``timeout``: seconds that one may take by default."""
+    """Makes visits. ``seconds``: how long one may take by default."""
 
     def __init__(
         self,
@@ -89,14 +89,14 @@ class Visitor:
         keychain: Keychain,
         upstreams: Mapping[str, Upstream],
         clock: Clock,
-        timeout: float = 30.0,
+        seconds: float = 30.0,
     ) -> None:
         self._book = book
         self._broker = broker
         self._keychain = keychain
         self._upstreams = upstreams
         self._clock = clock
-        self._timeout = timeout
+        self._seconds = seconds
         self._turns: dict[str, tuple[asyncio.Lock, int]] = {}
 
     def upstream_of(self, account: Account) -> Upstream:
@@ -123,7 +123,7 @@ class Visitor:
         call: Call[T],
         *,
         evidence: str,
-        timeout: float | None = None,
+        seconds: float | None = None,
         forced: bool = False,
         news: Callable[[T], transitions.News | None] = lambda answer: None,
         wanted: Callable[[Account], bool] = lambda account: True,
@@ -131,7 +131,7 @@ class Visitor:
         """The answer of ``call``; None when ``wanted`` says no once it is this visit's turn.
 
         ``news`` turns the answer into news for the pool; a failure is always news.
-        Raises AccountNotFound, SetAside, Unreadable, VisitFailed, StoreUnavailable.
+        ``seconds`` None means the default. Raises AccountNotFound, SetAside, Unreadable, VisitFailed, StoreUnavailable.
         """
         async with self._turn(account_id):
             account = await self.account(account_id)
@@ -141,7 +141,7 @@ class Visitor:
                 return None
             upstream = self.upstream_of(account)
             ref = await self._open(account)
-            answer = await self._call(account, upstream, ref, call, evidence, timeout)
+            answer = await self._call(account, upstream, ref, call, evidence, seconds)
             learnt = news(answer)
             if learnt is not None:
                 self._tell(account, learnt)
@@ -162,12 +162,12 @@ class Visitor:
             raise Unreadable from None
 
     async def _call(
-        self, account: Account, upstream: Upstream, ref: AccountRef, call: Call[T], evidence: str, timeout: float | None
+        self, account: Account, upstream: Upstream, ref: AccountRef, call: Call[T], evidence: str, seconds: float | None
     ) -> T:
         started = self._clock.monotonic()
         outcome: Failure
         try:
-            async with asyncio.timeout(timeout or self._timeout):
+            async with asyncio.timeout(seconds or self._seconds):
                 return await call(upstream, ref)
         except UpstreamFailure as failure:
             outcome = failure.outcome

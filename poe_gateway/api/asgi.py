@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 from poe_gateway.api.errors import render
-from poe_gateway.clock import Clock, Ids
+from poe_gateway.clock import Clock, Ids, SystemClock
 from poe_gateway.errors import GatewayError
 from poe_gateway.telemetry.events import Notice, RequestFinished
 from poe_gateway.telemetry.hub import Telemetry
@@ -37,12 +37,17 @@ def header(scope: Scope, name: bytes) -> str | None:
 class Front:
     """Outermost ASGI application."""
 
-    def __init__(self, app: Asgi, hot: Mapping[str, HotRoute], *, telemetry: Telemetry, clock: Clock, ids: Ids) -> None:
+    def __init__(self, app: Asgi, *, ids: Ids) -> None:
         self.app = app
+        self._hot: dict[str, HotRoute] = {}
+        self._ids = ids
+        self._clock: Clock = SystemClock()
+        self._telemetry = Telemetry()
+
+    def serve(self, hot: Mapping[str, HotRoute], telemetry: Telemetry) -> None:
+        """Answer these paths from now on, and tell of every request."""
         self._hot = dict(hot)
         self._telemetry = telemetry
-        self._clock = clock
-        self._ids = ids
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
+from itertools import chain, groupby
 
 from poe_gateway.pool.account import Account
 
-_PROBES = 256
+_PROBES = 4096
 """Bound on seats looked at in one choice when exclusions (tried accounts, model blocks) lie in the way."""
 
 
@@ -74,23 +75,26 @@ class SeatIndex:
         hot spot. Accounts in ``tried`` or refused by ``refuse`` are passed over.
         """
         rows = [(level, row) for offer in offers for level, row in enumerate(self._offers.get(offer, ())) if row]
-        rows.sort(key=lambda entry: entry[0])
+        if len(rows) > 1:
+            rows.sort(key=_level)
         probes = 0
-        for place, (level, row) in enumerate(rows):
-            found: list[Seat] = []
-            # Rows of the same level (several offers) are looked at together.
-            for other_level, other in rows[place:]:
-                if other_level != level:
-                    break
-                for seat in other.values():
-                    probes += 1
-                    if seat.account.id not in tried and (refuse is None or not refuse(seat.account)):
-                        found.append(seat)
-                    if len(found) == 2 or probes > _PROBES:
+        for _, group in groupby(rows, key=_level):
+            first: Seat | None = None
+            for seat in chain.from_iterable(row.values() for _, row in group):
+                probes += 1
+                if seat.account.id in tried or (refuse is not None and refuse(seat.account)):
+                    if probes >= _PROBES:
                         break
-                if len(found) == 2:
-                    break
-            if found:
-                return max(found, key=lambda seat: score(seat.account))
-            del row
+                    continue
+                if first is not None:
+                    return max(first, seat, key=lambda each: score(each.account))
+                first = seat
+            if first is not None:
+                return first
+            if probes >= _PROBES:
+                return None
         return None
+
+
+def _level(entry: tuple[int, OrderedDict[str, Seat]]) -> int:
+    return entry[0]

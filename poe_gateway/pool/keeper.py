@@ -14,6 +14,7 @@ again within L.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.pool.account import Account
@@ -42,6 +43,8 @@ class Keeper:
         self.membership = Membership(live=())
         self.joined = asyncio.Event()
         self.losses = 0
+        self.on_lost: Callable[[int], None] = lambda slots: None
+        """Told how many slots were in use when this process was declared dead."""
         self._ids = ids
         self._rng = ids.rng
         self._broker = broker
@@ -126,7 +129,9 @@ class Keeper:
         self._promised.clear()
         self._lower_whole = False
         self._resize_due = True
+        used = self._broker.whole.used
         self._broker.lose_grants()
+        self.on_lost(used)
 
     async def _reclaim_forever(self) -> None:
         while True:

@@ -79,6 +79,10 @@ class Catalog:
     def has(self, offer: str) -> bool:
         return offer in self._listings
 
+    def knows(self, model: str) -> bool:
+        """Whether some listing names the model."""
+        return _key(model) in self._names
+
     def fetched_at(self, offer: str) -> datetime | None:
         listing = self._listings.get(offer)
         return listing.fetched_at if listing is not None else None

@@ -65,9 +65,9 @@ def redact_event(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _preparation() -> list[structlog.typing.Processor]:
     return [
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,  # before the masking: a traceback may quote a secret
         redact_event,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
 
 

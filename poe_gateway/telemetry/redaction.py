@@ -34,6 +34,8 @@ _SHAPES = re.compile(
     re.IGNORECASE,
 )
 
+_PLAIN = frozenset({int, float, bool, type(None)})
+
 _known: dict[str, None] = {}
 
 
@@ -75,16 +77,19 @@ def redact_text(text: str) -> str:
 
 def redact(value: Any, depth: int = 0) -> Any:
     """A copy of ``value`` with secrets masked; mappings and sequences down to six levels, the rest cut."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return redact_text(value)
-    if value is None or isinstance(value, bool | int | float):
+    if kind in _PLAIN:
         return value
+    if isinstance(value, str):
+        return redact_text(str(value))
+    if isinstance(value, bytes | bytearray):
+        return redact_text(value.decode("utf-8", "replace"))
     if depth >= _MAX_DEPTH:
         return "…"
     if isinstance(value, Mapping):
         return {str(name): redact_field(str(name), item, depth + 1) for name, item in value.items()}
-    if isinstance(value, bytes | bytearray):
-        return redact_text(value.decode("utf-8", "replace"))
     if isinstance(value, Sequence | set | frozenset):
         return [redact(item, depth + 1) for item in value]
     return value
@@ -92,9 +97,9 @@ def redact(value: Any, depth: int = 0) -> Any:
 
 def redact_field(name: str, value: Any, depth: int = 0) -> Any:
     """``value`` redacted as the field ``name``: wholly, if the name says secret (numbers and flags stay)."""
-    if value is not None and not isinstance(value, bool | int | float) and is_secret_name(name):
-        return MASK
-    return redact(value, depth)
+    if type(value) in _PLAIN:
+        return value
+    return MASK if is_secret_name(name) else redact(value, depth)
 
 
 def _mask(match: re.Match[str]) -> str:

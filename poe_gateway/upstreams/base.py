@@ -107,9 +107,17 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
 class Upstream(Protocol):
     """One provider. Instances live as long as the process and serve all its accounts."""
 
-    name: str
-    capabilities: Capabilities
-    credential_fields: tuple[CredentialField, ...]
+    @property
+    def name(self) -> str:
+        """The provider's name, as accounts carry it."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+
+    @property
+    def credential_fields(self) -> tuple[CredentialField, ...]:
+        """The schema of its credentials."""
 
     def describe(self, credentials: Mapping[str, Any]) -> Described:
         """Check the operator's document (``check_fields`` first). Raises CredentialError."""

@@ -136,7 +136,7 @@ async def test_a_mongod_that_was_killed_is_started_again_on_its_port(home: Path)
 async def test_another_port_than_last_time(home: Path) -> None:
     first = await ensure_mongod(home, CLOCK)
     await first.release()
-    taker = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", first.port)
+    taker = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", first.port)
     try:
         second = await ensure_mongod(home, CLOCK)
         assert second.port != first.port

@@ -194,7 +194,7 @@ async def test_leaving_before_the_site_has_answered_cancels_as_well(poe: PoeWeb,
 async def test_a_session_goes_on_after_a_cancelled_turn(poe: PoeWeb, emulator: Any) -> None:
     account = emulator.accounts[0]
     first = await ask(poe, ref(account), "one", session="s")
-    answer = poe.chat(ref(account), "m", request("long [[chunks:500]] [[delay:0.02]]", session="s"), first.bound)
+    answer = poe.chat(ref(account), "GPT-4o", request("long [[chunks:500]] [[delay:0.02]]", session="s"), first.bound)
     async for event in answer:
         if isinstance(event, TextDelta):
             break

@@ -46,6 +46,7 @@ class PushSocket:
         """The channel is over; the next connect asks for a new one."""
         self._flight: SingleFlight[None] = SingleFlight()
         self._recovering = False
+        self._beating: asyncio.Task[None] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -119,7 +120,9 @@ class PushSocket:
         if old is not None:
             self._background.spawn(_close(old))
         self._background.spawn(self._read(ws))
-        self._background.spawn(self._beat(ws))
+        if self._beating is not None:
+            self._beating.cancel()
+        self._beating = self._background.spawn(self._beat(ws))
         if changed:
             self._router.broadcast(Resync())
 
@@ -151,6 +154,8 @@ class PushSocket:
     def _drop(self) -> None:
         """Let go of the socket; waiting messages get a new one unless the gate is closed."""
         ws, self._ws = self._ws, None
+        if self._beating is not None and self._beating is not asyncio.current_task():
+            self._beating.cancel()
         if ws is not None:
             self._background.spawn(_close(ws))
         if self._router.waiting and not self._recovering:

@@ -1,0 +1,128 @@
+"""Routes on accounts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from msgspec import UNSET
+from pydantic import BaseModel
+
+from poe_gateway.api.admin.forms import POE, PoeAccountForm, Status, TestForm, UpsertForm
+from poe_gateway.api.admin.views import AccountPage, AccountView, UpsertView, shown, shown_after_upsert
+from poe_gateway.api.deps import AdminRoute, Rooms, errors
+
+AccountId = Annotated[str, Path(max_length=64)]
+
+
+class Deleted(BaseModel):
+    """The account is gone."""
+
+    id: str
+    deleted: bool = True
+
+
+class TestView(BaseModel):
+    """How the test went."""
+
+    __test__ = False
+
+    ok: bool
+    step: str
+    outcome: str
+    message: str
+    detail: str
+    seconds: float
+    account: AccountView
+
+
+async def upsert(form: UpsertForm, rooms: Rooms) -> UpsertView:
+    """Store an account, or fresh credentials for it.
+
+    Idempotent by provider and name (e-mail, in any case). The credentials are replaced as a whole, the account is
+    active again; a pause stays. No answer ever holds a credential.
+    """
+    limit = form.max_inflight if "max_inflight" in form.model_fields_set else UNSET
+    if isinstance(form, PoeAccountForm):
+        account, created = await rooms.desk.upsert(POE, form.email, form.credentials(), max_inflight=limit)
+    else:
+        account, created = await rooms.desk.upsert(form.provider, form.name, form.credentials, max_inflight=limit)
+    return shown_after_upsert(rooms.desk, account, created=created)
+
+
+async def page(
+    rooms: Rooms,
+    page: Annotated[int, Query(ge=1, le=1_000_000)] = 1,
+    page_size: Annotated[int, Query(ge=1, le=200)] = 20,
+    status: Annotated[list[Status] | None, Query(description="any of these, as of now; may be repeated")] = None,
+    provider: Annotated[str | None, Query(max_length=64)] = None,
+    min_balance: Annotated[int | None, Query(ge=-(2**53), le=2**53)] = None,
+    max_balance: Annotated[int | None, Query(ge=-(2**53), le=2**53)] = None,
+    q: Annotated[str | None, Query(max_length=200, description="part of the name, in any case")] = None,
+) -> AccountPage:
+    """Accounts, oldest first. Nothing is decrypted for it."""
+    accounts, total = await rooms.desk.page(
+        page=page,
+        page_size=page_size,
+        status=status or (),
+        provider=provider,
+        min_balance=min_balance,
+        max_balance=max_balance,
+        text=q,
+    )
+    data = [shown(rooms.desk, account) for account in accounts]
+    return AccountPage(page=page, page_size=page_size, total=total, data=data)
+
+
+async def one(account_id: AccountId, rooms: Rooms) -> AccountView:
+    """One account."""
+    return shown(rooms.desk, await rooms.desk.get(account_id))
+
+
+async def delete(account_id: AccountId, rooms: Rooms) -> Deleted:
+    """Remove the account with its credentials and sessions. Running answers come to their end."""
+    await rooms.desk.delete(account_id)
+    return Deleted(id=account_id)
+
+
+async def pause(account_id: AccountId, rooms: Rooms) -> AccountView:
+    """No new requests on this account until it is resumed."""
+    return shown(rooms.desk, await rooms.desk.pause(account_id))
+
+
+async def resume(account_id: AccountId, rooms: Rooms) -> AccountView:
+    """End a pause. The account's health is what it is."""
+    return shown(rooms.desk, await rooms.desk.resume(account_id))
+
+
+async def clear_cooldown(account_id: AccountId, rooms: Rooms) -> AccountView:
+    """Vouch for the account: rests, model blocks, invalidity and even a challenge end."""
+    return shown(rooms.desk, await rooms.desk.clear_cooldown(account_id))
+
+
+async def test(account_id: AccountId, rooms: Rooms, form: TestForm | None = None) -> TestView:
+    """One real, cheap round trip that says what failed. A challenged account is contacted only with `force`."""
+    report = await rooms.desk.test(account_id, force=form is not None and form.force)
+    return TestView(
+        ok=report.ok,
+        step=report.step,
+        outcome=report.outcome,
+        message=report.message,
+        detail=report.detail,
+        seconds=round(report.seconds, 3),
+        account=shown(rooms.desk, report.account),
+    )
+
+
+def router() -> APIRouter:
+    """Routes under /admin/accounts; those with a fixed last part are ``pool``'s and come first."""
+    routes = APIRouter(prefix="/accounts", tags=["admin: accounts"], route_class=AdminRoute)
+    routes.add_api_route("/upsert", upsert, methods=["POST"], responses=errors(400, 422))
+    routes.add_api_route("", page, methods=["GET"], responses=errors(422))
+    routes.add_api_route("/{account_id}", one, methods=["GET"], responses=errors(404))
+    routes.add_api_route("/{account_id}", delete, methods=["DELETE"], responses=errors(404))
+    routes.add_api_route("/{account_id}/pause", pause, methods=["POST"], responses=errors(404))
+    routes.add_api_route("/{account_id}/resume", resume, methods=["POST"], responses=errors(404))
+    routes.add_api_route("/{account_id}/clear-cooldown", clear_cooldown, methods=["POST"], responses=errors(404))
+    routes.add_api_route("/{account_id}/test", test, methods=["POST"], responses=errors(404, 409))
+    return routes

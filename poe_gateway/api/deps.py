@@ -1,0 +1,116 @@
+"""What routes ask for: the rooms behind the door, and proof that the operator is asking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Protocol, cast
+
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
+from fastapi.security import APIKeyHeader, HTTPBearer
+from pydantic import BaseModel
+
+from poe_gateway.accounts.care import AccountCare
+from poe_gateway.accounts.desk import AccountDesk
+from poe_gateway.auth.keyring import KeyRing
+from poe_gateway.auth.keys import presented_key
+from poe_gateway.clock import Clock
+from poe_gateway.errors import AuthenticationFailed, Unavailable
+from poe_gateway.pool.broker import Broker
+from poe_gateway.pool.store import StoreUnavailable
+from poe_gateway.routing.catalog import Catalog
+from poe_gateway.upstreams.base import Upstream
+
+
+class Gateway(Protocol):
+    """The rooms of this process, as ``app.state.gateway`` holds them."""
+
+    @property
+    def desk(self) -> AccountDesk: ...
+    @property
+    def care(self) -> AccountCare: ...
+    @property
+    def keyring(self) -> KeyRing: ...
+    @property
+    def broker(self) -> Broker: ...
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def upstreams(self) -> Mapping[str, Upstream]: ...
+    @property
+    def clock(self) -> Clock: ...
+
+
+def gateway(request: Request) -> Gateway:
+    """The rooms. Raises Unavailable while the process starts."""
+    rooms = getattr(request.app.state, "gateway", None)
+    if rooms is None:
+        raise Unavailable("The gateway is starting.", retry_after=1)
+    return cast(Gateway, rooms)
+
+
+Rooms = Annotated[Gateway, Depends(gateway)]
+
+_BEARER = HTTPBearer(auto_error=False, scheme_name="AdminBearer", description="`ADMIN_API_KEY`")
+_HEADER = APIKeyHeader(
+    name="X-API-Key", auto_error=False, scheme_name="AdminApiKeyHeader", description="`ADMIN_API_KEY`"
+)
+
+
+async def require_admin(
+    request: Request,
+    rooms: Rooms,
+    bearer: Annotated[Any, Security(_BEARER)] = None,
+    header: Annotated[Any, Security(_HEADER)] = None,
+) -> None:
+    """Let the operator pass and nobody else; service keys are strangers here. Raises AuthenticationFailed.
+
+    ``bearer`` and ``header`` are only there for the documentation: the headers are read in one place.
+    """
+    key = presented_key(request.headers.get("authorization"), request.headers.get("x-api-key"))
+    if key is None:
+        raise AuthenticationFailed(
+            "Missing or malformed admin key: send 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
+        )
+    if not rooms.keyring.is_admin(key):
+        raise AuthenticationFailed("Incorrect admin key provided.")
+
+
+class AdminRoute(APIRoute):
+    """Answers of the operator's routes are kept nowhere on the way; a database that is away is told as such."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                response = await handler(request)
+            except StoreUnavailable:
+                raise Unavailable(
+                    "The database is not reachable.", code="database_unavailable", retry_after=5
+                ) from None
+            response.headers["cache-control"] = "no-store"
+            return response
+
+        return handle
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+    status: int
+
+
+class ErrorBody(BaseModel):
+    """Every error has this shape."""
+
+    error: ErrorDetail
+
+
+def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Documentation of error answers."""
+    return {status: {"model": ErrorBody} for status in statuses}

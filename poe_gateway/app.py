@@ -1,0 +1,47 @@
+"""``uvicorn poe_gateway.app:app``: the application of one process, from the settings of its environment."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from poe_gateway.settings import Settings, SettingsError, environment, load_settings
+from poe_gateway.telemetry.processes import configure_multiprocess
+
+
+def _settings() -> Settings:
+    """The settings, or one clear message and the end of the process."""
+    try:
+        return load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+settings = _settings()
+_metrics = settings.mongo.data_dir / "metrics"
+configure_multiprocess(_metrics, environment())  # before anything imports prometheus_client
+
+from poe_gateway.bootstrap import Gateway, front  # noqa: E402
+from poe_gateway.telemetry import logs  # noqa: E402
+
+logs.configure(settings.log.format, settings.log.level)
+
+
+@asynccontextmanager
+async def lifespan(application: FastAPI) -> AsyncIterator[None]:
+    """Start the rooms before the first request, stop them after the last."""
+    gateway = Gateway(settings, _metrics)
+    await gateway.open()
+    application.state.gateway = gateway
+    app.serve(gateway.hot_routes(), gateway.telemetry)
+    try:
+        yield
+    finally:
+        await gateway.close()
+
+
+app = front(lifespan, settings)

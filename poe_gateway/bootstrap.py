@@ -1,0 +1,358 @@
+"""The composition root: the only file that names every concrete part, and the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from poe_gateway import __version__
+from poe_gateway.accounts.care import AccountCare
+from poe_gateway.accounts.desk import AccountDesk
+from poe_gateway.accounts.visits import Visitor
+from poe_gateway.api.admin import router as admin_router
+from poe_gateway.api.application import Lifespan, create_app
+from poe_gateway.api.asgi import Front
+from poe_gateway.api.v1.chat import ROUTE as CHAT_ROUTE
+from poe_gateway.api.v1.chat import ChatCompletions
+from poe_gateway.auth.keyring import KeyRing
+from poe_gateway.clock import Ids, SystemClock
+from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
+from poe_gateway.dispatch.sessions import SessionBook
+from poe_gateway.pool.account import Account, Cause
+from poe_gateway.pool.broker import Broker
+from poe_gateway.pool.keeper import Keeper
+from poe_gateway.pool.policy import DailyReset, PoolPolicy
+from poe_gateway.pool.store import StoreUnavailable
+from poe_gateway.routing.catalog import Catalog
+from poe_gateway.scheduler.runner import Scheduler
+from poe_gateway.settings import Settings
+from poe_gateway.storage.account_admin import MongoAccountAdmin
+from poe_gateway.storage.accounts import MongoAccounts
+from poe_gateway.storage.catalog import MongoCatalog
+from poe_gateway.storage.client import connect, ping
+from poe_gateway.storage.doorbell import Doorbell
+from poe_gateway.storage.embedded import EmbeddedMongo, ensure_mongod
+from poe_gateway.storage.grants import MongoGrants
+from poe_gateway.storage.keys import MongoKeys
+from poe_gateway.storage.meta import MongoMeta
+from poe_gateway.storage.migrations import migrate
+from poe_gateway.storage.sessions import MongoSessions
+from poe_gateway.telemetry.events import AccountChanged, LeaseLost, LoopLag, Notice
+from poe_gateway.telemetry.hub import Telemetry
+from poe_gateway.telemetry.lines import LogListener
+from poe_gateway.telemetry.metrics import Metrics
+from poe_gateway.telemetry.redaction import register_secret
+from poe_gateway.upstreams.http import new_session
+from poe_gateway.upstreams.keychain import Keychain
+from poe_gateway.upstreams.registry import build_upstreams
+from poe_gateway.vault import Vault
+
+_FOLLOW = 0.5
+"""Seconds between two looks at what other processes changed; a doorbell shortens it."""
+_CATALOG = 5.0
+_TICK = 0.25
+
+
+def pool_policy(settings: Settings) -> PoolPolicy:
+    """The pool's own policy value."""
+    pool, schedule = settings.pool, settings.schedule
+    return PoolPolicy(
+        max_inflight=pool.max_inflight_per_account,
+        global_inflight=pool.global_inflight_limit,
+        depleted_threshold=pool.depleted_threshold,
+        cooldown=pool.cooldown_seconds,
+        acquire_timeout=pool.acquire_timeout_seconds,
+        queue_limit=pool.queue_limit,
+        grant_lifetime=pool.grant_lifetime_seconds,
+        reset=DailyReset(
+            zone=schedule.reset_timezone, hour=schedule.reset_hour, points=schedule.reset_point_balance
+        ),
+    )
+
+
+class Gateway:
+    """All rooms of one process. ``open`` and ``close`` are the lifespan."""
+
+    def __init__(self, settings: Settings, metrics_directory: Path | None) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.ids = Ids()
+        self.draining = False
+        self.catalog = Catalog()
+        self.telemetry = Telemetry(LogListener())
+        self._metrics = Metrics(known_model=self._knows, directory=metrics_directory, version=__version__)
+        self.telemetry.add(self._metrics)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._mongod: EmbeddedMongo | None = None
+        self._closers: list[Callable[[], Awaitable[None]]] = []
+        _register_secrets(settings)
+
+    def _knows(self, model: str) -> bool:
+        return self.catalog.knows(model)
+
+    async def open(self) -> None:
+        """Start everything. Whatever was started is stopped again when a later part fails."""
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self) -> None:
+        settings, clock, ids = self.settings, self.clock, self.ids
+        vault = Vault(tuple(key.get_secret_value() for key in settings.vault.keys))
+        client = connect(await self._mongo_uri())
+        self._closers.append(client.close)
+        await ping(client)
+        self._client = client
+        db = client[settings.mongo.db]
+        await migrate(db, ids.new("migrator", 8), clock)
+        meta = MongoMeta(db)
+        await meta.self_test(vault)
+        pepper = await meta.pepper(vault, ids)
+
+        self.accounts = accounts = MongoAccounts(db, clock)
+        book = MongoAccountAdmin(db)
+        self.listings = MongoCatalog(db)
+        sessions_store = MongoSessions(db, settings.session.ttl_seconds)
+        keychain = Keychain(book, vault, clock)
+        self._keychain = keychain
+
+        self.broker = broker = Broker(
+            store=accounts, policy=pool_policy(settings), clock=clock, changed=self._account_changed
+        )
+        self.keeper = keeper = Keeper(broker=broker, store=MongoGrants(db), clock=clock, ids=ids)
+        keeper.on_lost = self._lease_lost
+        self.sessions = SessionBook(
+            sessions_store,
+            alone=lambda: len(keeper.membership.live) == 1 and keeper.valid(),
+            lost=lambda what: self.telemetry.emit(Notice(level="warning", message=what)),
+        )
+        self.keyring = KeyRing(
+            store=MongoKeys(db, clock),
+            pepper=pepper,
+            admin_key=settings.auth.admin_key.get_secret_value(),
+            clock=clock,
+            ids=ids,
+        )
+        await self.keyring.start(key.get_secret_value() for key in settings.auth.bootstrap_keys)
+
+        http = new_session()
+        self._closers.append(http.close)
+        self.upstreams = build_upstreams(
+            session=http,
+            clock=clock,
+            ids=ids,
+            poe_base_url=settings.poe.base_url,
+            poe_ws_base_url=settings.poe.ws_base_url,
+            poe_revision=settings.poe.revision or None,
+            poe_auto_fetch_revision=settings.poe.auto_fetch_revision,
+        )
+        for upstream in self.upstreams.values():
+            self._closers.append(upstream.close)
+
+        visitor = Visitor(book=book, broker=broker, keychain=keychain, upstreams=self.upstreams, clock=clock)
+        self.care = AccountCare(
+            visitor=visitor, broker=broker, catalog=self.catalog, listings=self.listings, clock=clock
+        )
+        self._closers.append(self.care.close)
+        self.desk = AccountDesk(
+            book=book,
+            store=accounts,
+            broker=broker,
+            keychain=keychain,
+            vault=vault,
+            upstreams=self.upstreams,
+            care=self.care,
+            visitor=visitor,
+            clock=clock,
+            ids=ids,
+            forget_sessions=sessions_store.drop_account,
+            limits_changed=keeper.limits_changed,
+        )
+        self.dispatcher = Dispatcher(
+            broker=broker,
+            keychain=keychain,
+            upstreams=self.upstreams,
+            catalog=self.catalog,
+            sessions=self.sessions,
+            telemetry=self.telemetry,
+            clock=clock,
+            policy=WalkPolicy(
+                acquire_timeout=settings.pool.acquire_timeout_seconds,
+                request_timeout=settings.serve.request_timeout_seconds,
+                max_attempts=settings.pool.max_attempts,
+                strict_sessions=settings.session.affinity == "strict",
+            ),
+        )
+        self.catalog.replace(await self.listings.load())
+        broker.accept(await accounts.load())
+        self._doorbell = Doorbell(db)
+        self._closers.append(self._doorbell.close)
+        self._keep_running("grants", keeper.run)
+        self._keep_running("journal", broker.journal.flush_forever)
+        self._keep_running("follow", self._follow)
+        self._keep_running("catalogue", self._follow_catalog)
+        self._keep_running("tick", self._tick)
+        if settings.serve.demo_pool:
+            await self._ensure_demo_pool()
+        self.scheduler = Scheduler.of(self, db=db)
+        await self.scheduler.start()
+
+    async def _mongo_uri(self) -> str:
+        mongo = self.settings.mongo
+        if mongo.uri is not None:
+            return mongo.uri.get_secret_value()
+        self._mongod = await ensure_mongod(mongo.data_dir, self.clock)
+        return self._mongod.uri
+
+    def hot_routes(self) -> dict[str, Any]:
+        """The raw ASGI routes, with and without the ``/v1`` prefix."""
+        chat = ChatCompletions(
+            dispatcher=self.dispatcher,
+            keyring=self.keyring,
+            telemetry=self.telemetry,
+            clock=self.clock,
+            ids=self.ids,
+            max_body=self.settings.serve.max_body_bytes,
+        )
+        return {CHAT_ROUTE: chat, CHAT_ROUTE.removeprefix("/v1"): chat}
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Prometheus metrics over all processes."""
+        return self._metrics.exposition()
+
+    async def ping(self) -> None:
+        """Return when the database answers. Raises StoreUnavailable."""
+        await ping(self._client)
+
+    # What goes on all the time.
+
+    def _keep_running(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop for ever; an unforeseen end is told and the loop begun again."""
+
+        async def forever() -> None:
+            while True:
+                try:
+                    await work()
+                except Exception as error:  # noqa: BLE001 - a loop of the house must not die silently
+                    detail = {"task": name, "error": type(error).__name__, "detail": str(error)[:200]}
+                    self.telemetry.emit(Notice(level="error", message="a background task failed", fields=detail))
+                await asyncio.sleep(1.0)
+
+        task = asyncio.create_task(forever(), name=name)
+        self._tasks.add(task)
+
+    async def _follow(self) -> None:
+        """Take over what other processes stored: accounts and keys."""
+        while True:
+            await self._doorbell.wait(_FOLLOW)
+            try:
+                changes = await self.accounts.changes()
+                await self.keyring.refresh()
+            except StoreUnavailable:
+                await asyncio.sleep(_FOLLOW)
+                continue
+            limits = any(
+                (known := self.broker.account(account.id)) is not None and known.max_inflight != account.max_inflight
+                for account in changes.stored
+            )
+            self.broker.accept(changes.stored)
+            self.broker.remove(changes.removed)
+            for account_id in changes.removed:
+                self.sessions.forget_account(account_id)
+                await self._forget(account_id)
+            if limits:
+                self.keeper.limits_changed()
+            self.keeper.ring()
+
+    async def _follow_catalog(self) -> None:
+        while True:
+            await asyncio.sleep(_CATALOG)
+            try:
+                self.catalog.replace(await self.listings.load())
+            except StoreUnavailable:
+                continue
+
+    async def _tick(self) -> None:
+        """Due moments of the pool happen even when nobody asks; and the event loop's lag is measured."""
+        while True:
+            before = self.clock.monotonic()
+            await asyncio.sleep(_TICK)
+            self.telemetry.emit(LoopLag(seconds=max(0.0, self.clock.monotonic() - before - _TICK)))
+            self.broker.tick()
+
+    def _account_changed(self, old: Account, new: Account) -> None:
+        if new.health.state is not old.health.state or new.health.cause is not old.health.cause:
+            self.telemetry.emit(
+                AccountChanged(
+                    account_id=new.id,
+                    provider=new.provider,
+                    old_state=old.health.state.value,
+                    new_state=new.health.state.value,
+                    cause=new.health.cause.value,
+                    until=new.health.until,
+                    evidence=new.health.evidence,
+                )
+            )
+        lifted = old.health.cause is Cause.CHALLENGED and new.health.cause is not Cause.CHALLENGED
+        if new.credential_rev != old.credential_rev or lifted:
+            task = asyncio.ensure_future(self._forget(new.id))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _forget(self, account_id: str) -> None:
+        self._keychain.forget(account_id)
+        for upstream in self.upstreams.values():
+            await upstream.forget(account_id)
+
+    def _lease_lost(self, slots: int) -> None:
+        self.telemetry.emit(LeaseLost(account_id=None, slots=slots, cause="declared dead by another process"))
+
+    async def _ensure_demo_pool(self) -> None:
+        """A few accounts on the mock upstream while there are no others: a first request works at once."""
+        if self.broker.seats:
+            return
+        credentials = {"models": ["gpt-4o-mini"], "points": 3000, "price": 1}
+        for number in range(1, 4):
+            await self.desk.upsert("mock", f"demo-{number}", credentials, demo=True)
+
+    async def close(self) -> None:
+        """Stop everything, in the opposite order; slots and news are handed over."""
+        self.draining = True
+        if hasattr(self, "scheduler"):
+            await self.scheduler.stop()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if hasattr(self, "keeper"):
+            await self.sessions.drain()
+            try:
+                async with asyncio.timeout(5.0):
+                    await self.broker.journal.flush()
+            except TimeoutError:
+                self.telemetry.emit(Notice(level="error", message="news about accounts could not be stored"))
+            await self.keeper.leave()
+        for closer in reversed(self._closers):
+            await closer()
+        self._closers.clear()
+        if self._mongod is not None:
+            await self._mongod.release()
+            self._mongod = None
+
+
+def _register_secrets(settings: Settings) -> None:
+    """Whatever else happens, these texts never reach a log line."""
+    secrets: list[SecretStr] = [settings.auth.admin_key, *settings.auth.bootstrap_keys, *settings.vault.keys]
+    for secret in secrets:
+        register_secret(secret.get_secret_value())
+
+
+def front(lifespan: Lifespan, settings: Settings) -> Front:
+    """The ASGI application: raw routes before FastAPI. The raw routes come with the lifespan (``Front.serve``)."""
+    application = create_app(lifespan, [admin_router()], docs=settings.serve.docs_enabled)
+    return Front(application, ids=Ids())

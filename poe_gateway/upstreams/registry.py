@@ -1,0 +1,38 @@
+"""The only file that names concrete upstreams."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import aiohttp
+
+from poe_gateway.clock import Clock, Ids
+from poe_gateway.upstreams.base import Upstream
+from poe_gateway.upstreams.mock import MockUpstream
+from poe_gateway.upstreams.poe_web import PoeWeb
+
+
+def build_upstreams(
+    *,
+    session: aiohttp.ClientSession,
+    clock: Clock,
+    ids: Ids,
+    poe_base_url: str = "https://poe.com",
+    poe_ws_base_url: str | None = None,
+    poe_revision: str | None = None,
+    poe_auto_fetch_revision: bool = True,
+) -> Mapping[str, Upstream]:
+    """All adapters by name."""
+    adapters: list[Upstream] = [
+        MockUpstream(),
+        PoeWeb(
+            session=session,
+            clock=clock,
+            ids=ids,
+            base_url=poe_base_url,
+            ws_base_url=poe_ws_base_url,
+            default_revision=poe_revision,
+            auto_fetch_revision=poe_auto_fetch_revision,
+        ),
+    ]
+    return {adapter.name: adapter for adapter in adapters}
