@@ -25,6 +25,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -151,20 +152,20 @@ async def start_mongod(binary: Path, home: Path, port: int, *, replica_set: str 
         # A primary otherwise waits for secondaries before it stops; there are none.
         arguments += ["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"]
     seen = log.stat().st_size if log.exists() else 0
-    with output.open("wb") as sink:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                str(binary), *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=sink, stderr=sink, env={"LC_ALL": "C"}
-            )
-        except OSError as error:
-            raise MongoUnavailable(f"{binary} cannot be run ({error.strerror}). Repair it, {_ESCAPE}.") from None
-        try:
-            code = await asyncio.wait_for(process.wait(), _PATIENCE)
-        except TimeoutError:
-            raise MongoUnavailable(f"mongod did not get ready within {_PATIENCE:g} seconds; see {log}.") from None
-        finally:
-            if process.returncode is None:
-                process.kill()  # the parent that waits; a child that it left behind is found by its lock
+    try:
+        process = _spawn([str(binary), *arguments], output)
+    except OSError as error:
+        raise MongoUnavailable(f"{binary} cannot be run ({error.strerror}). Repair it, {_ESCAPE}.") from None
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            while (code := process.poll()) is None:
+                await asyncio.sleep(_POLL)
+    except TimeoutError:
+        raise MongoUnavailable(f"mongod did not get ready within {_PATIENCE:g} seconds; see {log}.") from None
+    finally:
+        if process.poll() is None:
+            process.kill()  # the parent that waits; a child that it left behind is found by its lock
+            process.wait()
     if code == _EXIT_PORT_TAKEN:
         raise _PortTaken
     if code != 0:
@@ -372,6 +373,12 @@ def _prepare(data_dir: Path) -> Path:
             + "."
         ) from None
     return home
+
+
+def _spawn(command: list[str], output: Path) -> subprocess.Popen[bytes]:
+    """Not by asyncio: under uvloop a child inherits the server's listening socket, and would keep it after a crash."""
+    with output.open("wb") as sink:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sink, stderr=sink, env={"LC_ALL": "C"})  # noqa: S603
 
 
 def _same(path: str | None, folder: Path) -> bool:

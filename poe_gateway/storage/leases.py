@@ -30,27 +30,21 @@ class MongoLeases:
         """
         mine = {"$eq": ["$owner", {"$literal": owner}]}
         lapsed = {"$lte": ["$expires_at", "$$NOW"]}  # a missing date is less than any
+        free = {"$or": [mine, lapsed]}
+        # An upsert's filter may not compute, so the condition stands in the update: who is not free stays as he is.
+        update = {
+            "token": {"$cond": [{"$or": [mine, {"$not": [free]}]}, "$token", {"$add": [{"$ifNull": ["$token", 0]}, 1]}]},
+            "owner": {"$cond": [free, {"$literal": owner}, "$owner"]},
+            "expires_at": {"$cond": [free, server_time(seconds), "$expires_at"]},
+        }
         with guarded():
             try:
                 stored = await self._leases.find_one_and_update(
-                    {"_id": name, "$expr": {"$or": [mine, lapsed]}},
-                    [
-                        {
-                            "$set": {
-                                "token": {
-                                    "$cond": [mine, "$token", {"$add": [{"$ifNull": ["$token", 0]}, 1]}],
-                                },
-                                "owner": {"$literal": owner},
-                                "expires_at": server_time(seconds),
-                            }
-                        }
-                    ],
-                    upsert=True,
-                    return_document=ReturnDocument.AFTER,
+                    {"_id": name}, [{"$set": update}], upsert=True, return_document=ReturnDocument.AFTER
                 )
-            except DuplicateKeyError:
+            except DuplicateKeyError:  # two upserts at once: the other one has it
                 return 0
-        return int(stored["token"]) if stored is not None else 0
+        return int(stored["token"]) if stored is not None and stored["owner"] == owner else 0
 
     async def renew(self, name: str, owner: str, seconds: float) -> bool:
         """Hold it for ``seconds`` from now; False when it is lost (lapsed and taken by somebody else, or released)."""
