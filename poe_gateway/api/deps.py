@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, Protocol, cast
 
 from fastapi import Depends, Request, Response, Security
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
@@ -76,6 +77,10 @@ async def require_admin(
         raise AuthenticationFailed("Incorrect admin key provided.")
 
 
+FORM = "form:"
+"""Prefix of the tags of alternative forms, so that they can be left out where a field is named."""
+
+
 class AdminRoute(APIRoute):
     """Answers of the operator's routes are kept nowhere on the way; a database that is away is told as such."""
 
@@ -85,6 +90,8 @@ class AdminRoute(APIRoute):
         async def handle(request: Request) -> Response:
             try:
                 response = await handler(request)
+            except RequestValidationError as error:
+                raise RequestValidationError([_untagged(each) for each in error.errors()]) from None
             except StoreUnavailable:
                 raise Unavailable(
                     "The database is not reachable.", code="database_unavailable", retry_after=5
@@ -93,6 +100,12 @@ class AdminRoute(APIRoute):
             return response
 
         return handle
+
+
+def _untagged(error: dict[str, Any]) -> dict[str, Any]:
+    """The place of an error as the operator wrote it; what he wrote there is dropped, for it may be a secret."""
+    place = tuple(part for part in error["loc"] if not str(part).startswith(FORM))
+    return {"type": error["type"], "loc": place, "msg": error["msg"]}
 
 
 class ErrorDetail(BaseModel):

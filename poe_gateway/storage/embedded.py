@@ -158,7 +158,7 @@ async def start_mongod(binary: Path, home: Path, port: int, *, replica_set: str 
         raise MongoUnavailable(f"{binary} cannot be run ({error.strerror}). Repair it, {_ESCAPE}.") from None
     try:
         async with asyncio.timeout(_PATIENCE):
-            while (code := process.poll()) is None:
+            while (code := process.poll()) is None:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(_POLL)
     except TimeoutError:
         raise MongoUnavailable(f"mongod did not get ready within {_PATIENCE:g} seconds; see {log}.") from None

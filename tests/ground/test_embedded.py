@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from pymongo import AsyncMongoClient
 
 from poe_gateway.clock import SystemClock
@@ -134,17 +136,17 @@ async def test_a_mongod_that_was_killed_is_started_again_on_its_port(home: Path)
 
 
 async def test_another_port_than_last_time(home: Path) -> None:
+    """The replica set's own address moves with it."""
     first = await ensure_mongod(home, CLOCK)
     await first.release()
-    taker = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", first.port)
-    try:
+    with socket.create_server(("127.0.0.1", 0)) as taker:
+        taken = taker.getsockname()[1]
+        (home / "mongo" / "port").write_text(str(taken))
         second = await ensure_mongod(home, CLOCK)
-        assert second.port != first.port
+        assert second.port != taken
         async with AsyncMongoClient[dict[str, object]](second.uri) as client:
             await client.kept["things"].insert_one({})
         await second.release()
-    finally:
-        taker.close()
 
 
 async def test_a_start_that_was_cut_short_is_found_again(home: Path) -> None:
@@ -198,6 +200,17 @@ async def test_its_environment_and_files_are_closed_to_others(home: Path, monkey
     assert b"canary" not in Path(f"/proc/{mongo.pid}/environ").read_bytes()
     assert stat.S_IMODE((home / "mongo").stat().st_mode) == 0o700
     await mongo.release()
+
+
+def test_it_does_not_hold_the_servers_socket(home: Path) -> None:
+    """Workers of uvicorn have an inheritable listening socket, and uvloop hands such sockets to its children."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.set_inheritable(True)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            mongo = runner.run(ensure_mongod(home, CLOCK))
+            held = {os.readlink(entry) for entry in Path(f"/proc/{mongo.pid}/fd").iterdir()}
+            assert os.readlink(f"/proc/self/fd/{listening.fileno()}") not in held
+            runner.run(mongo.release())
 
 
 async def test_it_listens_on_loopback_only(home: Path) -> None:

@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, StringConstraints, Tag
 
+from poe_gateway.api.deps import FORM
 from poe_gateway.pool.account import State
 
 POE = "poe_web"
 """Provider of the short form."""
+_SHORT, _GENERAL = FORM + "poe", FORM + "account"
 
 Email = Annotated[
     str,
@@ -28,12 +30,14 @@ class PoeAccountForm(_Form):
 
     email: Email = Field(examples=["user@example.com"])
     poe_p_b: Secret = Field(description="cookie p-b")
-    poe_cf_clearance: Secret | None = Field(None, description="cookie cf_clearance; belongs to the user agent")
-    p_lat: Secret | None = Field(None, description="cookie p-lat")
-    poe_cf_bm: Secret | None = Field(None, description="cookie __cf_bm")
-    user_agent: str | None = Field(None, max_length=1_024, description="of the browser that the cookies came from")
-    poe_revision: str | None = Field(None, max_length=256, description="site revision for this account only")
-    formkey: Secret | None = Field(None, description="form key, when known")
+    poe_cf_clearance: Secret | None = Field(default=None, description="cookie cf_clearance; belongs to the user agent")
+    p_lat: Secret | None = Field(default=None, description="cookie p-lat")
+    poe_cf_bm: Secret | None = Field(default=None, description="cookie __cf_bm")
+    user_agent: str | None = Field(
+        default=None, max_length=1_024, description="of the browser that the cookies came from"
+    )
+    poe_revision: str | None = Field(default=None, max_length=256, description="site revision for this account only")
+    formkey: Secret | None = Field(default=None, description="form key, when known")
     max_inflight: Limit | None = None
 
     def credentials(self) -> dict[str, Any]:
@@ -58,27 +62,27 @@ class AccountForm(_Form):
 
 def _kind(body: Any) -> str:
     general = isinstance(body, dict) and not body.keys().isdisjoint(("provider", "credentials", "name"))
-    return "account" if general else "poe"
+    return _GENERAL if general else _SHORT
 
 
 UpsertForm = Annotated[
-    Annotated[PoeAccountForm, Tag("poe")] | Annotated[AccountForm, Tag("account")], Discriminator(_kind)
+    Annotated[PoeAccountForm, Tag(_SHORT)] | Annotated[AccountForm, Tag(_GENERAL)], Discriminator(_kind)
 ]
 
 
 class RefreshForm(_Form):
     """Which account to measure: by id, or by e-mail (name) and provider."""
 
-    id: str | None = Field(None, max_length=64)
-    email: str | None = Field(None, max_length=254)
-    provider: str = Field(POE, max_length=64)
+    id: str | None = Field(default=None, max_length=64)
+    email: str | None = Field(default=None, max_length=254)
+    provider: str = Field(default=POE, max_length=64)
 
 
 class RefreshAllForm(_Form):
     """Which accounts to measure."""
 
-    statuses: list[State] = Field([State.ACTIVE, State.COOLDOWN, State.DEPLETED], min_length=1)
-    concurrency: int = Field(5, ge=1, le=50, description="accounts at a time")
+    statuses: list[State] = Field(default=[State.ACTIVE, State.COOLDOWN, State.DEPLETED], min_length=1)
+    concurrency: int = Field(default=5, ge=1, le=50, description="accounts at a time")
 
 
 class TestForm(_Form):
@@ -86,7 +90,7 @@ class TestForm(_Form):
 
     __test__ = False
 
-    force: bool = Field(False, description="contact the account even if it met a bot challenge")
+    force: bool = Field(default=False, description="contact the account even if it met a bot challenge")
 
 
 class KeyForm(_Form):

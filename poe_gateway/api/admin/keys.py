@@ -40,7 +40,8 @@ class KeyList(BaseModel):
 async def keys(rooms: Rooms) -> KeyList:
     """All service keys, revoked ones too."""
     await rooms.keyring.refresh()
-    return KeyList(data=[_shown(key) for key in rooms.keyring.keys()])
+    known = rooms.keyring.keys()
+    return KeyList(data=[_shown(key) for key in known])
 
 
 async def create(form: KeyForm, rooms: Rooms) -> NewKeyView:

@@ -1,0 +1,44 @@
+"""Gateways and emulators for the end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import EmulatorServer, GatewayServer
+
+Start = Callable[..., GatewayServer]
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, mongo_uri: str, db_name: str) -> Iterator[Start]:
+    """Starts gateways on one database: ``gateway(workers=2, MAX_INFLIGHT_PER_ACCOUNT="1")``."""
+    started: list[GatewayServer] = []
+    shared: dict[str, str] = {}
+
+    def start(workers: int = 1, **settings: str | None) -> GatewayServer:
+        server = GatewayServer(tmp_path, mongo_uri, db_name, workers=workers, **{**shared, **settings})
+        shared.setdefault("FERNET_KEY", server.environment["FERNET_KEY"])
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture
+def emulator() -> Iterator[Callable[..., EmulatorServer]]:
+    """Starts Poe emulators: ``emulator("--accounts", "50")``."""
+    started: list[EmulatorServer] = []
+
+    def start(*options: str) -> EmulatorServer:
+        server = EmulatorServer(*options)
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()

@@ -1,0 +1,139 @@
+"""After a bot challenge not one more request goes out for the account."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from poe_gateway.chat.events import TextDelta
+from poe_gateway.pool.outcome import Challenged
+from poe_gateway.upstreams.base import UpstreamFailure
+from poe_gateway.upstreams.poe_web import PoeWeb
+from tests.poe_web.kit import adapter, ask, ref, request
+
+KINDS = ["challenge", "challenge:title", "challenge:503"]
+
+
+async def _everything_refuses(poe: PoeWeb, account: Any) -> None:
+    """All verbs of the adapter fail with the challenge, without a request."""
+    before = account.stats.requests
+    for verb in (poe.read_balance, poe.list_models, poe.prewarm, poe.probe):
+        with pytest.raises(UpstreamFailure) as caught:
+            await verb(ref(account))
+        assert isinstance(caught.value.outcome, Challenged)
+    assert isinstance((await ask(poe, ref(account), "again")).outcome, Challenged)
+    await asyncio.sleep(0.3)
+    assert account.stats.requests == before
+    assert account.stats.after_challenge == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["page", "SubscriptionsMutation", "SendMessageMutation"])
+async def test_a_challenge_ends_all_requests(poe: PoeWeb, emulator: Any, where: str, kind: str) -> None:
+    account = emulator.accounts[0]
+    account.fail(kind, where=where)
+    said = await ask(poe, ref(account), "hello")
+    assert isinstance(said.outcome, Challenged)
+    await _everything_refuses(poe, account)
+    await poe.close()
+    assert account.stats.after_challenge == []
+
+
+async def test_a_challenge_at_the_push_channel(poe: PoeWeb, emulator: Any) -> None:
+    account = emulator.accounts[0]
+    account.fail("challenge", where="socket")
+    assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
+    await _everything_refuses(poe, account)
+
+
+async def test_messages_in_flight_end_at_once(emulator: Any) -> None:
+    account = emulator.accounts[0]
+    async with adapter(emulator) as poe:
+        running = asyncio.create_task(ask(poe, ref(account), "long [[chunks:500]] [[delay:0.02]]"))
+        while not account.running:
+            await asyncio.sleep(0.01)
+        account.fail("challenge", where="SettingsPageQuery")
+        with pytest.raises(UpstreamFailure):
+            await poe.read_balance(ref(account))
+        said = await asyncio.wait_for(running, 1.0)
+        assert isinstance(said.outcome, Challenged)
+        await _everything_refuses(poe, account)
+    assert account.stats.after_challenge == []
+    assert not any(channel.sockets for channel in account.channels.values())
+
+
+async def test_no_cancelling_and_no_deleting_after_a_challenge(emulator: Any) -> None:
+    account = emulator.accounts[0]
+    async with adapter(emulator) as poe:
+        answer = poe.chat(ref(account), "GPT-4o-Mini", request("long [[chunks:500]] [[delay:0.02]]"), None)
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                break
+        account.fail("challenge", where="SettingsPageQuery")
+        with pytest.raises(UpstreamFailure):
+            await poe.read_balance(ref(account))
+        await answer.aclose()
+    assert account.stats.after_challenge == []
+
+
+async def test_a_challenge_while_cancelling_stops_there(emulator: Any) -> None:
+    account = emulator.accounts[0]
+    account.fail("challenge", where="cancelViewerActiveJobs_cancelViewerActiveJobs_Mutation")
+    async with adapter(emulator) as poe:
+        answer = poe.chat(ref(account), "GPT-4o-Mini", request("long [[chunks:500]] [[delay:0.02]]"), None)
+        async for event in answer:
+            if isinstance(event, TextDelta):
+                break
+        await answer.aclose()
+    assert account.stats.after_challenge == []
+
+
+async def test_a_dropped_socket_is_not_reopened_after_a_challenge(emulator: Any) -> None:
+    account = emulator.accounts[0]
+    async with adapter(emulator) as poe:
+        task = asyncio.create_task(ask(poe, ref(account), "long [[chunks:500]] [[delay:0.02]]"))
+        while not account.running:
+            await asyncio.sleep(0.01)
+        account.fail("challenge", where="socket")
+        account.drop_sockets()
+        assert isinstance((await asyncio.wait_for(task, 2.0)).outcome, Challenged)
+    assert account.stats.after_challenge == []
+
+
+@pytest.mark.parametrize("way", ["forget", "new credentials"])
+async def test_only_the_operator_brings_it_back(poe: PoeWeb, emulator: Any, way: str) -> None:
+    account = emulator.accounts[0]
+    account.fail("challenge", where="page")
+    assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
+    account.clear_challenge()
+    assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
+    if way == "forget":
+        await poe.forget(account.email)
+    said = await ask(poe, ref(account, rev=int(way != "forget")), "hello")
+    assert said.finished
+
+
+async def test_other_accounts_go_on(poe: PoeWeb, emulator: Any) -> None:
+    first, second = emulator.accounts[0], emulator.add_account("second@example.test")
+    first.fail("challenge", where="page")
+    one, two = await asyncio.gather(ask(poe, ref(first), "hello"), ask(poe, ref(second), "hello"))
+    assert isinstance(one.outcome, Challenged) and two.finished
+
+
+async def test_the_accounts_own_user_agent_is_on_every_request(emulator: Any) -> None:
+    """The emulated site challenges any request whose user agent is not the one of its cf_clearance."""
+    account = emulator.add_account("own@example.test", cf_clearance="clear", user_agent="Mozilla/5.0 (Own) Agent/9")
+    async with adapter(emulator) as poe:
+        assert (await ask(poe, ref(account), "hello [[drop:1]] [[chunks:9]] [[delay:0.02]]")).finished
+        await poe.read_balance(ref(account))
+        await poe.list_models(ref(account))
+    assert emulator.stats.challenges_served == 0
+
+
+async def test_a_clearance_without_its_user_agent_meets_a_challenge(poe: PoeWeb, emulator: Any) -> None:
+    account = emulator.add_account("own@example.test", cf_clearance="clear", user_agent="Mozilla/5.0 (Own) Agent/9")
+    said = await ask(poe, ref(account, drop=("user_agent",)), "hello")
+    assert isinstance(said.outcome, Challenged)
+    assert "warning" in poe.describe(ref(account, drop=("user_agent",)).credentials).details
