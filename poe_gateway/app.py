@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-
-from fastapi import FastAPI
+from typing import Any
 
 from poe_gateway.settings import Settings, SettingsError, environment, load_settings
 from poe_gateway.telemetry.processes import configure_multiprocess
@@ -32,7 +31,7 @@ logs.configure(settings.log.format, settings.log.level)
 
 
 @asynccontextmanager
-async def lifespan(application: FastAPI) -> AsyncIterator[None]:
+async def lifespan(application: Any) -> AsyncIterator[None]:
     """Start the rooms before the first request, stop them after the last."""
     gateway = Gateway(settings, _metrics)
     await gateway.open()

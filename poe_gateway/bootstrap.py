@@ -28,16 +28,20 @@ from poe_gateway.pool.keeper import Keeper
 from poe_gateway.pool.policy import DailyReset, PoolPolicy
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog
+from poe_gateway.scheduler.leadership import Leadership
 from poe_gateway.scheduler.runner import Scheduler
+from poe_gateway.scheduler.timetable import Schedule, timetable
 from poe_gateway.settings import Settings
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.catalog import MongoCatalog
-from poe_gateway.storage.client import connect, ping
+from poe_gateway.storage.client import Database, connect, ping
 from poe_gateway.storage.doorbell import Doorbell
+from poe_gateway.storage.duties import MongoDuties
 from poe_gateway.storage.embedded import EmbeddedMongo, ensure_mongod
 from poe_gateway.storage.grants import MongoGrants
 from poe_gateway.storage.keys import MongoKeys
+from poe_gateway.storage.leases import MongoLeases
 from poe_gateway.storage.meta import MongoMeta
 from poe_gateway.storage.migrations import migrate
 from poe_gateway.storage.sessions import MongoSessions
@@ -53,7 +57,6 @@ from poe_gateway.vault import Vault
 
 _FOLLOW = 0.5
 """Seconds between two looks at what other processes changed; a doorbell shortens it."""
-_CATALOG = 5.0
 _TICK = 0.25
 
 
@@ -68,9 +71,7 @@ def pool_policy(settings: Settings) -> PoolPolicy:
         acquire_timeout=pool.acquire_timeout_seconds,
         queue_limit=pool.queue_limit,
         grant_lifetime=pool.grant_lifetime_seconds,
-        reset=DailyReset(
-            zone=schedule.reset_timezone, hour=schedule.reset_hour, points=schedule.reset_point_balance
-        ),
+        reset=DailyReset(zone=schedule.reset_timezone, hour=schedule.reset_hour, points=schedule.reset_point_balance),
     )
 
 
@@ -196,12 +197,33 @@ class Gateway:
         self._keep_running("grants", keeper.run)
         self._keep_running("journal", broker.journal.flush_forever)
         self._keep_running("follow", self._follow)
-        self._keep_running("catalogue", self._follow_catalog)
         self._keep_running("tick", self._tick)
         if settings.serve.demo_pool:
             await self._ensure_demo_pool()
-        self.scheduler = Scheduler.of(self, db=db)
-        await self.scheduler.start()
+        self._keep_running("scheduler", self._scheduler(db).run)
+
+    def _scheduler(self, db: Database) -> Scheduler:
+        schedule = self.settings.schedule
+        return Scheduler(
+            timetable=timetable(
+                Schedule(
+                    refresh_interval=schedule.refresh_interval_seconds,
+                    recent_active_minutes=schedule.recent_active_minutes,
+                    revalidate_interval=schedule.revalidate_interval_seconds,
+                    prewarm_on_startup=schedule.prewarm_on_startup,
+                    prewarm_concurrency=schedule.prewarm_concurrency,
+                    prewarm_account_timeout=schedule.prewarm_account_timeout_seconds,
+                ),
+                care=self.care,
+                broker=self.broker,
+                store=self.accounts,
+                records=MongoDuties(db),
+                telemetry=self.telemetry,
+            ),
+            leadership=Leadership(lease=MongoLeases(db), owner=self.ids.new("sched", 12), clock=self.clock),
+            telemetry=self.telemetry,
+            clock=self.clock,
+        )
 
     async def _mongo_uri(self) -> str:
         mongo = self.settings.mongo
@@ -270,14 +292,6 @@ class Gateway:
                 self.keeper.limits_changed()
             self.keeper.ring()
 
-    async def _follow_catalog(self) -> None:
-        while True:
-            await asyncio.sleep(_CATALOG)
-            try:
-                self.catalog.replace(await self.listings.load())
-            except StoreUnavailable:
-                continue
-
     async def _tick(self) -> None:
         """Due moments of the pool happen even when nobody asks; and the event loop's lag is measured."""
         while True:
@@ -324,8 +338,6 @@ class Gateway:
     async def close(self) -> None:
         """Stop everything, in the opposite order; slots and news are handed over."""
         self.draining = True
-        if hasattr(self, "scheduler"):
-            await self.scheduler.stop()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

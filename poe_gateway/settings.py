@@ -3,6 +3,9 @@
 Every variable is one row of ``VARIABLES``; the table in the README and ``.env.gateway.example`` are made from the
 same rows. All problems are collected and told in one ``SettingsError``, which names variables and never shows
 the value of a secret. Nothing below this floor reads the environment.
+
+One module although long: more than half of it is the table and its mapping to the groups, and whoever adds a variable
+changes the table, the group and the mapping together.
 """
 
 from __future__ import annotations

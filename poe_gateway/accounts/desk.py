@@ -115,12 +115,12 @@ class AccountDesk:
     def _builder(
         self, provider: str, name: str, described: Described, max_inflight: int | UnsetType | None, *, demo: bool
     ) -> Callable[[Account | None], Account]:
-        now, new_id = self._clock.now(), self._ids.new("acct", 16)
+        now, new_id, policy = self._clock.now(), self._ids.new("acct", 16), self._broker.policy
 
         def build(present: Account | None) -> Account:
             account = present or Account(id=new_id, provider=provider, name=name, offer=described.offer, created_at=now)
             account = transitions.renewed_credentials(account, now)
-            return replace(
+            account = replace(
                 account,
                 name=name,
                 offer=described.offer,
@@ -131,6 +131,7 @@ class AccountDesk:
                 demo=demo,
                 updated_at=now,
             )
+            return transitions.as_of(account, now, policy)
 
         return build
 

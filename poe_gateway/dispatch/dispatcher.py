@@ -178,7 +178,7 @@ class Dispatcher:
             elif binding.account_id != lease.account.id:
                 how = "moved"
             else:
-                if binding.state is not None and binding.model == journey.plan.model:
+                if binding.state is not None and binding.model == journey.plan.key:
                     new = history.new_turns(request, binding.chain)
                 if new is not None:
                     how, bound, request = "continued", binding.state, replace(request, messages=new)
@@ -307,7 +307,7 @@ class Dispatcher:
                 id=session,
                 account_id=attempt.lease.account.id,
                 offer=attempt.lease.account.offer,
-                model=journey.plan.model,
+                model=journey.plan.key,
                 state=state,
                 chain=chain,
                 updated_at=self._clock.now(),

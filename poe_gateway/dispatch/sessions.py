@@ -13,7 +13,7 @@ import msgspec
 
 from poe_gateway.pool.store import StoreUnavailable
 
-_PATIENCE = 0.25
+_PATIENCE = 2.0
 _SIZE = 50_000
 
 

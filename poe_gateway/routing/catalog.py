@@ -38,6 +38,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     """Public name, as the catalogue spells it."""
+    key: str
+    """The same for every spelling of the model."""
     targets: dict[str, str]
 
 
@@ -113,7 +115,7 @@ class Catalog:
             raise ModelNotFound(
                 f"The model '{model[:200]}' does not exist or is not served by this pool.", param="model"
             )
-        return Plan(model=spelled or model, targets=targets)
+        return Plan(model=spelled or model, key=_key(model), targets=targets)
 
     def models(self, offers: Mapping[str, int]) -> list[Model]:
         """Every model that some account serves, each public name once, by name."""

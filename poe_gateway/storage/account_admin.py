@@ -54,7 +54,7 @@ class MongoAccountAdmin:
             before = await self.find(provider, name)
             built = build(before)
             version = max(built.credential_rev, before.credential_rev + 1 if before is not None else 0)
-            with guarded(20.0):
+            with guarded(10.0):
                 version = await self._add_version(built.id, version, sealed, kid)
                 account = as_stored(
                     replace(built, rev=before.rev + 1 if before is not None else 1, credential_rev=version)

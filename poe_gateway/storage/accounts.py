@@ -52,8 +52,9 @@ class MongoAccounts:
         self._recounted = float("-inf")
 
     async def load(self) -> list[Account]:
-        with guarded(60.0):
+        with guarded():
             newest = await self._sure.find_one({}, {"changed_at": 1}, sort=[("changed_at", -1)])
+        with guarded(60.0):
             found = self._sure.find(LIVING, BARE, batch_size=2000)
             accounts = [from_document(Account, document) async for document in found]
         # What is stored while we read is stamped later than ``newest`` less the overlap: the next poll finds it.
@@ -70,7 +71,7 @@ class MongoAccounts:
         removed: list[str] = []
         found: set[str] = set()
         newest = self._newest
-        with guarded(30.0):
+        with guarded(10.0):
             heads = self._sure.find(since, {"changed_at": 1, "rev": 1, "deleted": 1}, hint="changed", batch_size=5000)
             async for head in heads:
                 key, stamp = head["_id"], head.get("changed_at")
@@ -105,7 +106,7 @@ class MongoAccounts:
                 return done
             if attempt:
                 await asyncio.sleep(min(0.05, 0.002 * attempt))
-            with guarded(30.0):
+            with guarded():
                 before = await self._read(left)
                 after = {key: _stepped(account, steps[key]) for key, account in before.items()}
                 lost = await self._write([(before[key], after[key]) for key in before if after[key] != before[key]])

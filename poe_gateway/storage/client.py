@@ -34,8 +34,8 @@ Collection = AsyncCollection[Document]
 _POOL = 128
 """Connections per process: above what one process does at once."""
 _SELECTION_MS = 3000
-_PATIENCE = 10.0
-"""Seconds for one operation, retries of the driver included."""
+_PATIENCE = 5.0
+"""Seconds for one call. While the database is away the driver tries again until then."""
 
 # Codes of servers that are going down, electing, overloaded or too slow.
 _AWAY = frozenset(

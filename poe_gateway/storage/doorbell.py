@@ -19,6 +19,7 @@ _RETRY = 1.0
 """Seconds before a broken stream is opened again."""
 _REFUSED_RETRY = 60.0
 _NO_STREAMS = frozenset({40573, 40324})
+_NOT_ALLOWED = frozenset({13, 18})
 _WATCHED = (schema.ACCOUNTS, schema.SERVICE_KEYS, schema.POOL)
 
 # Grants come and go without noise; the fields that mean something to others ring.
@@ -37,8 +38,11 @@ _STAGES: list[dict[str, Any]] = [
         "$match": {
             "ns.coll": {"$in": list(_WATCHED)},
             "$or": [
-                {"operationType": {"$in": ["insert", "replace"]}},
+                {"operationType": "insert"},
                 {"operationType": "update", "$expr": _LOUD},
+                {"operationType": "replace", "ns.coll": {"$ne": schema.POOL}},
+                # A change of a small document is told as its replacement.
+                {"operationType": "replace", "fullDocument.wanted.0": {"$exists": True}},
             ],
         }
     },
@@ -85,8 +89,8 @@ class Doorbell:
             except OperationFailure as error:
                 if error.code in _NO_STREAMS:
                     return
-                if not error.has_error_label("ResumableChangeStreamError"):
-                    pause = _REFUSED_RETRY if error.code in (13, 18) else _RETRY
+                if error.code in _NOT_ALLOWED:
+                    pause = _REFUSED_RETRY
             except PyMongoError:
                 pass
             finally:

@@ -33,7 +33,9 @@ class MongoLeases:
         free = {"$or": [mine, lapsed]}
         # An upsert's filter may not compute, so the condition stands in the update: who is not free stays as he is.
         update = {
-            "token": {"$cond": [{"$or": [mine, {"$not": [free]}]}, "$token", {"$add": [{"$ifNull": ["$token", 0]}, 1]}]},
+            "token": {
+                "$cond": [{"$or": [mine, {"$not": [free]}]}, "$token", {"$add": [{"$ifNull": ["$token", 0]}, 1]}]
+            },
             "owner": {"$cond": [free, {"$literal": owner}, "$owner"]},
             "expires_at": {"$cond": [free, server_time(seconds), "$expires_at"]},
         }

@@ -116,5 +116,5 @@ async def differences(db: Database) -> list[str]:
 
 def _described(info: Any) -> Document:
     known = ("unique", "sparse", "expireAfterSeconds", "partialFilterExpression")
-    options = {name: info[name] for name in known if info.get(name) not in (None, False)}
+    options = {name: info[name] for name in known if info.get(name) is not None and info[name] is not False}
     return {"key": [(field, int(order)) for field, order in info["key"]], **options}

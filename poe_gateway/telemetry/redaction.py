@@ -25,10 +25,11 @@ _SECRET_NAME = re.compile(
 _COUNTED = re.compile(r"(prompt|completion|total|max|input|output|cached|reasoning)_tokens$")
 
 _SHAPES = re.compile(
-    r"(?P<bearer>\b(?:bearer|basic)\s+)[\w\-.~+/=:]{6,}"
-    r"|(?P<cookie>\b(?:p-b|p_b|p-lat|p_lat|cf_clearance|__cf_bm|cf_bm|formkey|poe-formkey|api[_-]?key)"
-    r"[\"']?\s*[=:]\s*[\"']?)[^\s;,\"'&}]+"
-    r"|(?P<address>\b[a-z][a-z0-9+.\-]*://[^\s/:@]*:)[^\s/@]+(?=@)"
+    # A scheme with its token; words of prose ("bearer authentication") are shorter and hold no digit.
+    r"(?P<bearer>\bbearer\s+)(?:(?=[^\s]{0,80}\d)[\w\-.~+/=:]{6,}|[\w\-.~+/=:]{16,})"
+    r"|(?P<named>(?:\b|_)(?:p-b|p_b|p-lat|p_lat|cf_clearance|__cf_bm|cf_bm|formkey|api[_-]?key|authorization)"
+    r"[\"']?\s{0,3}[=:]\s{0,3}[\"']?(?:basic\s+|bearer\s+)?)[^\s;,\"'&}]+"
+    r"|(?P<address>\b[a-z][a-z0-9+.\-]{0,30}://[^\s/:@]{0,200}:)[^\s/@]+(?=@)"
     r"|\bgAAAA[\w\-]{20,}={0,2}"
     r"|\b(?:sk|pk|rk|pgw|pg|gw|agw|whsec)[-_][\w\-.+/]{12,}=*",
     re.IGNORECASE,
@@ -103,4 +104,4 @@ def redact_field(name: str, value: Any, depth: int = 0) -> Any:
 
 
 def _mask(match: re.Match[str]) -> str:
-    return (match["bearer"] or match["cookie"] or match["address"] or "") + MASK
+    return (match["bearer"] or match["named"] or match["address"] or "") + MASK

@@ -9,6 +9,7 @@ import aiohttp
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.upstreams.base import Upstream
 from poe_gateway.upstreams.mock import MockUpstream
+from poe_gateway.upstreams.openai_api import OpenAIAPI
 from poe_gateway.upstreams.poe_web import PoeWeb
 
 
@@ -21,10 +22,16 @@ def build_upstreams(
     poe_ws_base_url: str | None = None,
     poe_revision: str | None = None,
     poe_auto_fetch_revision: bool = True,
+    preset_urls: Mapping[str, str] | None = None,
 ) -> Mapping[str, Upstream]:
-    """All adapters by name."""
+    """All adapters by name: ``mock``, ``openai_api``, ``poe_web``.
+
+    ``session`` has no cookie jar and stays the caller's.
+    ``preset_urls`` sends presets of ``openai_api`` elsewhere (rehearsals, tests): name -> base address.
+    """
     adapters: list[Upstream] = [
-        MockUpstream(),
+        MockUpstream(ids=ids),
+        OpenAIAPI(session=session, clock=clock, preset_urls=preset_urls),
         PoeWeb(
             session=session,
             clock=clock,

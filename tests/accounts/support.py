@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
@@ -80,8 +83,6 @@ class MemoryKeys:
         key = self.keys.get(key_id)
         if key is None:
             return None
-        from msgspec.structs import replace
-
         self.keys[key_id] = replace(key, enabled=False, revoked_at=key.revoked_at or at)
         return self.keys[key_id]
 
@@ -169,10 +170,8 @@ class House:
     async def settle(self) -> None:
         """Let background reading end and news be stored."""
         for task in list(self.care.catalogues._loading.values()):
-            try:
+            with suppress(Exception):
                 await task
-            except Exception:  # told elsewhere
-                pass
         await self.broker.journal.flush()
 
     def now(self, account_id: str) -> Account:

@@ -27,10 +27,10 @@ SEED = {
     "poe_cf_bm": f"{CANARY}-bm",
     "user_agent": "Mozilla/5.0 (X11)",
 }
-SEED_FIELDS = (
-    "id email status message_point_balance subscription_active health_score last_refresh_at last_success_at "
-    "last_error error_count cooldown_until updated_at created_at"
-).split()
+SEED_FIELDS = {
+    *("id", "email", "status", "message_point_balance", "subscription_active", "health_score", "last_refresh_at"),
+    *("last_success_at", "last_error", "error_count", "cooldown_until", "updated_at", "created_at"),
+}
 
 
 class PoeLike(MockUpstream):
@@ -39,7 +39,7 @@ class PoeLike(MockUpstream):
     name = "poe_web"
     credential_fields = tuple(
         CredentialField(name=name, required=name == "poe_p_b")
-        for name in "poe_p_b poe_cf_clearance p_lat poe_cf_bm user_agent poe_revision formkey".split()
+        for name in ["poe_p_b", "poe_cf_clearance", "p_lat", "poe_cf_bm", "user_agent", "poe_revision", "formkey"]
     )
 
     def describe(self, credentials: Any) -> Described:

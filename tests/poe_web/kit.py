@@ -40,7 +40,9 @@ def ref(account: Any, *, rev: int = 0, drop: tuple[str, ...] = (), **more: Any) 
     }
     for name in drop:
         credentials.pop(name)
-    return AccountRef(id=account.email, name=account.email, offer="poe_web", credentials=credentials, credential_rev=rev)
+    return AccountRef(
+        id=account.email, name=account.email, offer="poe_web", credentials=credentials, credential_rev=rev
+    )
 
 
 def user(text: str, *parts: Any) -> Message:

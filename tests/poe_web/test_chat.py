@@ -54,7 +54,9 @@ async def test_status_lines_of_tools_are_no_text(poe: PoeWeb, emulator: Any) -> 
     assert said.finished and said.text.startswith("echo: hello")
 
 
-@pytest.mark.parametrize("marker", ["[[early]]", "[[batch:4]]", "[[followups:3]]", "[[quiet]]", "[[early]] [[batch:9]]"])
+@pytest.mark.parametrize(
+    "marker", ["[[early]]", "[[batch:4]]", "[[followups:3]]", "[[quiet]]", "[[early]] [[batch:9]]"]
+)
 async def test_events_may_come_early_together_or_late(poe: PoeWeb, emulator: Any, marker: str) -> None:
     said = await ask(poe, ref(emulator.accounts[0]), f"hello {marker}")
     assert said.finished and said.text == f"echo: hello {marker}" and said.points == 20
@@ -75,8 +77,10 @@ async def test_concurrent_chats_of_one_account_stay_apart(emulator: Any) -> None
 
 
 async def test_accounts_stay_apart(emulator: Any) -> None:
-    accounts = [emulator.add_account(f"own{n}@example.test", cf_clearance=f"clear{n}", user_agent=f"Mozilla/5.0 ({n})")
-                for n in range(4)]
+    accounts = [
+        emulator.add_account(f"own{n}@example.test", cf_clearance=f"clear{n}", user_agent=f"Mozilla/5.0 ({n})")
+        for n in range(4)
+    ]
     async with adapter(emulator) as poe:
         answers = await asyncio.gather(*(ask(poe, ref(account), account.email) for account in accounts))
     assert [said.text for said in answers] == [f"echo: {account.email}" for account in accounts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -134,6 +135,26 @@ async def test_a_broken_connection_before_the_message_is_tried_once_more(poe: Po
     assert (await ask(poe, ref(account), "hello")).finished
 
 
+async def test_a_refused_message_stays_unsent_whatever_follows(poe: PoeWeb, emulator: Any) -> None:
+    account = emulator.accounts[0]
+    await poe.prewarm(ref(account))
+    emulator.rotate_formkey(account)
+    account.fail("reset", where="page", times=None)
+    said = await ask(poe, ref(account), "hello")
+    assert isinstance(said.outcome, Transient) and said.fate is Fate.NOT_SENT
+
+
+async def test_a_connection_that_is_dropped_ends_its_messages(poe: PoeWeb, emulator: Any) -> None:
+    account = emulator.accounts[0]
+    task = asyncio.create_task(ask(poe, ref(account), "long [[chunks:500]] [[delay:0.02]]"))
+    while not account.running:
+        await asyncio.sleep(0.01)
+    await poe.forget(account.email)
+    said = await asyncio.wait_for(task, 1.0)
+    assert isinstance(said.outcome, Transient) and said.fate is Fate.ACCEPTED
+    assert (await ask(poe, ref(account), "hello")).finished
+
+
 # ---------------------------------------------------------------- dead sessions
 
 
@@ -171,7 +192,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:{port}", "http://no-such-host.invalid", "https://127.0.0.1:{port}"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:{port}", "http://no-such-host.invalid", "https://127.0.0.1:{port}"]
+)
 async def test_a_site_that_cannot_be_reached(emulator: Any, address: str) -> None:
     base_url = address.format(port=_free_port())
     poe = PoeWeb(session=new_session, clock=SystemClock(), ids=Ids(), base_url=base_url, options=QUICK)

@@ -79,7 +79,9 @@ async def test_a_refused_upload_is_the_callers_fault(poe: PoeWeb, emulator: Any)
 def test_limits_of_an_image() -> None:
     with pytest.raises(AttachmentError, match="too large"):
         decode_data_url(PNG.url, index=0, limit=8)
-    assert decode_data_url("data:image/gif,GIF89a%20x", index=3, limit=99) == File("image3.gif", "image/gif", b"GIF89a x")
+    assert decode_data_url("data:image/gif,GIF89a%20x", index=3, limit=99) == File(
+        "image3.gif", "image/gif", b"GIF89a x"
+    )
 
 
 @pytest.mark.parametrize(

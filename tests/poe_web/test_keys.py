@@ -23,7 +23,7 @@ async def test_the_key_is_derived_from_either_form(form: str, scope: str) -> Non
 
 
 async def test_a_page_of_megabytes_does_not_hold_up_the_loop() -> None:
-    async with PoeEmulator(accounts=1, page_bytes=3_000_000) as emulator, adapter(emulator) as poe:
+    async with PoeEmulator(accounts=1, page_bytes=8_000_000) as emulator, adapter(emulator) as poe:
         task = asyncio.create_task(ask(poe, ref(emulator.accounts[0]), "hello"))
         worst, loop = 0.0, asyncio.get_running_loop()
         while not task.done():
@@ -31,7 +31,7 @@ async def test_a_page_of_megabytes_does_not_hold_up_the_loop() -> None:
             await asyncio.sleep(0.005)
             worst = max(worst, loop.time() - before - 0.005)
         assert (await task).finished
-    assert worst < 0.25, "parsing that page in place takes longer"
+    assert worst < 0.4, "parsing that page in place takes longer"
 
 
 async def test_a_rotated_key_is_derived_again_once(poe: PoeWeb, emulator: Any) -> None:

@@ -13,7 +13,9 @@ from poe_gateway.upstreams.poe_web import PoeWeb
 from tests.poe_web.kit import adapter, ask, ref, tuned
 
 
-@pytest.mark.parametrize("marker", ["[[drop:2]]", "[[refetch:2]]", "[[silent:2]]", "[[lost]]", "[[drop:1]] [[batch:3]]"])
+@pytest.mark.parametrize(
+    "marker", ["[[drop:2]]", "[[refetch:2]]", "[[silent:2]]", "[[lost]]", "[[drop:1]] [[batch:3]]"]
+)
 async def test_the_answer_arrives_whole(poe: PoeWeb, emulator: Any, marker: str) -> None:
     text = f"hello {marker} [[chunks:10]] [[delay:0.02]]"
     said = await ask(poe, ref(emulator.accounts[0]), text)
@@ -110,3 +112,21 @@ async def test_an_answer_that_stops_is_given_up(poe: PoeWeb, emulator: Any, mark
 async def test_an_empty_answer_is_a_failure(poe: PoeWeb, emulator: Any) -> None:
     said = await ask(poe, ref(emulator.accounts[0]), "hello [[empty]]")
     assert said.outcome == Transient("empty answer") and said.fate is Fate.ACCEPTED
+
+
+async def test_a_channel_that_stays_the_same_is_read_anew_without_haste(
+    poe: PoeWeb, emulator: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A site may hand out the same channel again although its events cannot be replayed."""
+    account = emulator.accounts[0]
+    await poe.prewarm(ref(account))
+    channel = next(iter(account.channels.values()))
+    monkeypatch.setattr(type(emulator.site), "issue_channel", lambda site, account: channel)
+    task = asyncio.create_task(ask(poe, ref(account), "hello [[chunks:40]] [[delay:0.02]]"))
+    await asyncio.sleep(0.2)
+    channel.keep = 0
+    channel.forget()
+    account.drop_sockets()
+    said = await task
+    assert said.finished and said.text.startswith("echo: hello")
+    assert account.stats.settings_reads < 20

@@ -1,13 +1,43 @@
-"""A migrated database for each test, and the stores' two implementations for the contract suites."""
+"""Migrated databases for the tests of the stores: made once a session, emptied for each test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from pymongo import MongoClient
 
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Client, Database, connect
+
+
+def _kept(uri: str) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    yield name
+    with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=5000) as client:
+        client.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def kept_name(mongo_uri: str) -> Iterator[str]:
+    yield from _kept(mongo_uri)
+
+
+@pytest.fixture(scope="session")
+def kept_standalone_name(standalone_mongo_uri: str) -> Iterator[str]:
+    yield from _kept(standalone_mongo_uri)
+
+
+async def _emptied(db: Database) -> Database:
+    there = await db.list_collection_names()
+    if "system.profile" in there:
+        await db.drop_collection("system.profile")
+    if set(there) - {"system.profile"} != set(schema.COLLECTIONS):
+        await schema.create(db)
+    for name in schema.COLLECTIONS:
+        await db[name].delete_many({})
+    return db
 
 
 @pytest.fixture
@@ -17,15 +47,13 @@ async def client(mongo_uri: str) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def db(client: Client, db_name: str) -> Database:
-    """On the replica set, with all collections and indexes."""
-    await schema.create(client[db_name])
-    return client[db_name]
+async def db(client: Client, kept_name: str) -> Database:
+    """On the replica set, with all collections and indexes, empty."""
+    return await _emptied(client[kept_name])
 
 
 @pytest.fixture
-async def standalone_db(standalone_mongo_uri: str, db_name: str) -> AsyncIterator[Database]:
+async def standalone_db(standalone_mongo_uri: str, kept_standalone_name: str) -> AsyncIterator[Database]:
     """The same on a server without replica set."""
     async with connect(standalone_mongo_uri) as client:
-        await schema.create(client[db_name])
-        yield client[db_name]
+        yield await _emptied(client[kept_standalone_name])

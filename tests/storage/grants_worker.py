@@ -55,9 +55,7 @@ class Worker:
     async def act(self) -> None:
         keys = self.rng.sample([*ACCOUNTS, GLOBAL], self.rng.randint(1, 6))
         if self.rng.random() < 0.55:
-            asks = [
-                Ask(key=key, hold=self.rng.randint(1, 5), cap=GLOBAL_CAP if key == GLOBAL else CAP) for key in keys
-            ]
+            asks = [Ask(key=key, hold=self.rng.randint(1, 5), cap=GLOBAL_CAP if key == GLOBAL else CAP) for key in keys]
             self.held.update(await self.store.take(self.instance, asks))
             self.write()
         else:

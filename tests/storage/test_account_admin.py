@@ -232,7 +232,7 @@ class TestPage:
 
     @pytest.mark.parametrize("filters", [{}, {"provider": "mock"}])
     async def test_the_plain_listing_sorts_by_index(
-        self, admin: MongoAccountAdmin, db: Database, filters: dict[str, str]
+        self, admin: MongoAccountAdmin, db: Database, filters: dict[str, Any]
     ) -> None:
         await insert(db, [account(number) for number in range(1, 300)])
         await db.command({"profile": 2})

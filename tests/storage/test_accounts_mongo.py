@@ -11,8 +11,7 @@ from msgspec.structs import replace
 
 from poe_gateway.clock import Ids, SystemClock
 from poe_gateway.pool.account import Account, LastError
-from poe_gateway.pool.store import GLOBAL, Ask
-from poe_gateway.storage import accounts as module
+from poe_gateway.pool.store import GLOBAL, Ask, Changes
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.client import Database
@@ -110,9 +109,13 @@ async def test_changes_leave_the_grants_alone(store: MongoAccounts, db: Database
 
 async def test_odd_values_are_stored_in_a_readable_form(store: MongoAccounts) -> None:
     """An upstream's nonsense must not block the writing of everybody's news."""
-    odd = LastError(kind="Transient", detail="half \ud83d a pair \x00 NUL", at=datetime(2026, 3, 1, 1, 2, 3, 456789, UTC))
+    odd = LastError(
+        kind="Transient", detail="half \ud83d a pair \x00 NUL", at=datetime(2026, 3, 1, 1, 2, 3, 456789, UTC)
+    )
     details = {"huge": 10**30, "nul\x00key": {1: ("x", True)}, "": -(10**30)}
-    stored = await store.change({ONE: lambda each: replace(each, last_error=odd, details=details), "acct_00002": failing})
+    stored = await store.change(
+        {ONE: lambda each: replace(each, last_error=odd, details=details), "acct_00002": failing}
+    )
     loaded = {each.id: each for each in await store.load()}
     assert loaded[ONE] == stored[ONE]
     assert loaded[ONE].last_error == replace(
@@ -126,7 +129,7 @@ async def test_a_quiet_poll_reads_an_index_only(store: MongoAccounts, db: Databa
     await store.load()
     await store.changes()
     await db.command({"profile": 2})
-    assert await store.changes() == module.Changes()
+    assert await store.changes() == Changes()
     await db.command({"profile": 0})
     [poll] = [each async for each in db["system.profile"].find({"command.find": "accounts"})]
     assert poll["docsExamined"] == 0 and "IXSCAN" in poll["planSummary"]
@@ -139,12 +142,16 @@ async def test_a_jump_of_the_databases_clock_hides_nothing_for_long(db: Database
     await store.load()
     await db.accounts.update_one({"_id": ONE}, [{"$set": {"rev": 7, "changed_at": {"$subtract": ["$$NOW", 60_000]}}}])
     await db.accounts.delete_one({"_id": "acct_00002"})
-    assert await store.changes() == module.Changes()
+    assert await store.changes() == Changes()
     clock.time += 121.0
     news = await store.changes()
     assert [(each.id, each.rev) for each in news.stored] == [(ONE, 7)]
     assert news.removed == ("acct_00002",)
-    assert await store.changes() == module.Changes()
+    assert await store.changes() == Changes()
+
+
+def build_for(provider: str, ids: Ids) -> Callable[[Account | None], Account]:
+    return lambda before: before or account(1, id=ids.new("acct"), provider=provider, name="A@b.c")
 
 
 async def test_names_are_unique_per_provider(db: Database) -> None:
@@ -152,8 +159,5 @@ async def test_names_are_unique_per_provider(db: Database) -> None:
     ids = Ids()
     for provider in ("mock", "poe_web"):
         for _ in range(2):
-            await admin.upsert(
-                provider, "A@b.c", lambda each, p=provider: each or account(1, id=ids.new("a"), provider=p, name="A@b.c"),
-                b"s", "k",
-            )  # fmt: skip
+            await admin.upsert(provider, "A@b.c", build_for(provider, ids), b"s", "k")
     assert await db.accounts.count_documents({}) == 2

@@ -46,7 +46,7 @@ async def test_an_absent_server_is_unavailable_soon() -> None:
         for result in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(result, StoreUnavailable)
             assert PASSWORD not in told(result)
-    assert time.monotonic() - since < 10.0
+    assert time.monotonic() - since < 12.0
 
 
 async def test_a_server_that_answers_nothing_is_unavailable_soon() -> None:

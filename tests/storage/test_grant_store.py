@@ -8,12 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.pool.account import Account, Cause, Health, Intent, State
-from poe_gateway.pool.memory import MemoryGrants, MemoryHub
-from poe_gateway.pool.store import GLOBAL, Ask, GrantStore, LeaseLost
+from poe_gateway.pool.account import Account, Health, Intent, State
+from poe_gateway.pool.memory import MemoryAccounts, MemoryGrants, MemoryHub
+from poe_gateway.pool.store import GLOBAL, AccountStore, Ask, GrantStore, LeaseLost
 from poe_gateway.storage.account_admin import MongoAccountAdmin
+from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.grants import MongoGrants
 from tests.storage.making import account, insert
 
@@ -27,6 +29,10 @@ class World(msgspec.Struct):
     store: Callable[[], GrantStore]
     insert: Callable[[Iterable[Account]], Awaitable[None]]
     delete: Callable[[str], Awaitable[object]]
+    accounts: AccountStore
+
+    async def change(self, key: str, step: Callable[[Account], Account]) -> None:
+        await self.accounts.change({key: step})
 
 
 @pytest.fixture(params=["memory", "mongo", "mongo-standalone"])
@@ -41,12 +47,13 @@ def empty_world(request: pytest.FixtureRequest) -> World:
         async def delete(account_id: str) -> None:
             hub.delete(account_id)
 
-        return World(store=lambda: MemoryGrants(hub), insert=put, delete=delete)
+        return World(store=lambda: MemoryGrants(hub), insert=put, delete=delete, accounts=MemoryAccounts(hub))
     db = request.getfixturevalue("db" if request.param == "mongo" else "standalone_db")
     return World(
         store=lambda: MongoGrants(db),
         insert=lambda accounts: insert(db, accounts),
         delete=MongoAccountAdmin(db).delete,
+        accounts=MongoAccounts(db, SystemClock()),
     )
 
 
@@ -138,28 +145,48 @@ async def test_give_back_lowers_and_never_raises(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "granted"),
+    ("state", "until", "granted"),
     [
-        ({}, 2),
-        ({"intent": Intent.PAUSED}, 0),
-        ({"health": Health(state=State.INVALID, cause=Cause.CHALLENGED)}, 0),
-        ({"health": Health(state=State.COOLDOWN, until=timedelta(hours=1))}, 0),
-        ({"health": Health(state=State.COOLDOWN, until=timedelta(hours=-1))}, 2),
-        ({"health": Health(state=State.DEPLETED, until=timedelta(hours=1))}, 0),
-        ({"health": Health(state=State.DEPLETED, until=timedelta(hours=-1))}, 2),
-        ({"health": Health(state=State.DEPLETED, until=None)}, 0),
-        ({"health": Health(state=State.INVALID, until=timedelta(hours=-1))}, 0),
-        ({"max_inflight": 1}, 1),
+        (State.ACTIVE, None, 2),
+        (State.COOLDOWN, 1, 0),
+        (State.COOLDOWN, -1, 2),
+        (State.COOLDOWN, None, 0),
+        (State.DEPLETED, 1, 0),
+        (State.DEPLETED, -1, 2),
+        (State.DEPLETED, None, 0),
+        (State.INVALID, None, 0),
+        (State.INVALID, -1, 0),
     ],
 )
-async def test_accounts_that_may_not_serve_grant_nothing(world: World, fields: dict[str, object], granted: int) -> None:
-    health = fields.get("health")
-    if isinstance(health, Health) and isinstance(health.until, timedelta):
-        until = datetime.now(UTC) + health.until
-        fields = {"health": msgspec.structs.replace(health, until=until.replace(microsecond=0))}
-    await world.insert([account(7, **fields)])
+async def test_accounts_that_are_not_well_grant_nothing(
+    world: World, state: State, until: int | None, granted: int
+) -> None:
+    """``until`` in hours from now."""
+    moment = None if until is None else datetime.now(UTC) + timedelta(hours=until)
+    await world.insert([account(7, health=Health(state=state, until=moment))])
     store = await joined(world, "a")
     assert await store.take("a", [ask("acct_00007", 2)]) == {"acct_00007": granted}
+
+
+async def test_paused_accounts_grant_nothing(world: World) -> None:
+    await world.insert([account(7, intent=Intent.PAUSED)])
+    store = await joined(world, "a")
+    assert await store.take("a", [ask("acct_00007", 2)]) == {"acct_00007": 0}
+
+
+async def test_an_accounts_own_limit_is_known_before_the_asker_hears_of_it(world: World) -> None:
+    await world.insert([account(7, max_inflight=1)])
+    store = await joined(world, "a")
+    assert await store.take("a", [ask("acct_00007", 2)]) == {"acct_00007": 1}
+
+
+async def test_what_is_held_stays_held_when_the_account_falls_ill(world: World) -> None:
+    """The holder has open streams on it: their slots are not given to anybody."""
+    store = await joined(world, "a", "b")
+    await store.take("a", [ask(ONE, 1)])
+    await world.change(ONE, lambda each: replace(each, health=Health(state=State.INVALID)))
+    assert await store.take("a", [ask(ONE, 3)]) == {ONE: 1}
+    assert await store.take("b", [ask(ONE, 1)]) == {ONE: 0}
 
 
 async def test_an_account_that_was_deleted_grants_nothing(world: World) -> None:

@@ -51,11 +51,11 @@ class Crew:
 
 @pytest.mark.parametrize("seed", [1])
 async def test_limits_hold_with_processes_killed_and_paused(
-    mongo_uri: str, db_name: str, db: Database, tmp_path: Path, seed: int
+    mongo_uri: str, db: Database, tmp_path: Path, seed: int
 ) -> None:
     rng = random.Random(seed)
     await insert(db, [account(number) for number in range(1, 6)])
-    crew = Crew(mongo_uri, db_name, tmp_path)
+    crew = Crew(mongo_uri, db.name, tmp_path)
     for _ in range(4):
         crew.start()
     highest: Counter[str] = Counter()
@@ -118,8 +118,10 @@ def _judge(ended: dict[Path, float]) -> None:
     lines = 0
     for journal, end in ended.items():
         if not journal.exists():
-            continue  # killed before its first word
+            continue
         entries = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+        if not entries:
+            continue  # killed before its first word
         lines += len(entries)
         for entry, following in zip(entries, [*entries[1:], {"t": end}], strict=True):
             stop = min(following["t"], entry["valid"])

@@ -11,7 +11,7 @@ and change nothing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ class MockUpstream:
 
     async def chat(
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
-    ) -> AsyncIterator[ChatEvent]:
+    ) -> AsyncGenerator[ChatEvent, None]:
         """The answer in pieces. A ``Bound`` comes first when the request belongs to a session."""
         memory = self._memory(account)
         nth = memory.called("chat")

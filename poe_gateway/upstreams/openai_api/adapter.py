@@ -7,8 +7,8 @@ first response byte leaves its fate open; after a 200 it is accepted.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -65,32 +65,28 @@ class OpenAIAPI:
 
     async def chat(
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
-    ) -> AsyncIterator[ChatEvent]:
+    ) -> AsyncGenerator[ChatEvent, None]:
         """The provider's answer as it comes. ``bound`` is ignored: these providers keep no conversation."""
         endpoint = self._endpoint(account)
         if endpoint.models is not None and model not in endpoint.models:
             public = f"The model '{model}' is not served by this account."
             raise UpstreamFailure(Rejected(public=public, status=404, code="model_not_found", model=model))
         headers = {**endpoint.headers, "Content-Type": "application/json", "Accept": "text/event-stream"}
-        body = orjson.dumps(request_body(request, model))
+        try:
+            body = orjson.dumps(request_body(request, model))
+        except TypeError:  # half a surrogate pair, an integer beyond 64 bits
+            raise UpstreamFailure(Rejected(public="The request cannot be written as JSON.")) from None
         reader = Reader()
         async with self._open("POST", endpoint.chat_url, headers, self._streaming, body) as response:
             await self._check(response, endpoint, model)
-            async for data in _data(response, reader):
-                try:
-                    events = reader.take(data)
-                except InBandError as told:
-                    secret = _secret(endpoint)
-                    failed = told_in_band(told.error, model=model, secret=secret, answered=reader.spoke)
-                    raise UpstreamFailure(*failed) from None
-                except Drift as drift:
-                    raise UpstreamFailure(AdapterDrift(detail=str(drift)), Fate.ACCEPTED) from None
-                for event in events:
-                    yield event
-                if reader.done:
-                    break
-        if (broken := _verdict(reader)) is not None:
-            raise UpstreamFailure(broken, Fate.ACCEPTED)
+            async with aclosing(_data(response, reader)) as stream:
+                async for data in stream:
+                    for event in _understand(reader, data, model, _secret(endpoint)):
+                        yield event
+                    if reader.done:
+                        break
+        if (wrong := _verdict(reader)) is not None:
+            raise UpstreamFailure(wrong, Fate.ACCEPTED)
         if reader.usage is not None:
             yield reader.usage
         yield Finished(reader.reason)
@@ -157,14 +153,14 @@ class OpenAIAPI:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        timeout: aiohttp.ClientTimeout,
+        limits: aiohttp.ClientTimeout,
         body: bytes | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One exchange; the connection is dropped unless the body was read to its end. Raises UpstreamFailure."""
         response: aiohttp.ClientResponse | None = None
         try:
             response = await self._session.request(
-                method, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
+                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
             )
             yield response
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -215,6 +211,17 @@ def broken(error: BaseException, accepted: bool) -> tuple[Failure, Fate]:
     return Transient(detail=label), fate
 
 
+def _understand(reader: Reader, data: str, model: str, secret: str) -> list[ChatEvent]:
+    """The chunk's events, or the typed failure that it tells."""
+    try:
+        return reader.take(data)
+    except InBandError as told:
+        failed = told_in_band(told.error, model=model, secret=secret, answered=reader.spoke)
+    except Drift as drift:
+        failed = AdapterDrift(detail=str(drift)), Fate.ACCEPTED
+    raise UpstreamFailure(*failed)
+
+
 def _verdict(reader: Reader) -> Failure | None:
     """What is wrong with an answer that came to its end."""
     if not reader.complete:
@@ -226,7 +233,7 @@ def _verdict(reader: Reader) -> Failure | None:
     return None
 
 
-async def _data(response: aiohttp.ClientResponse, reader: Reader) -> AsyncIterator[str]:
+async def _data(response: aiohttp.ClientResponse, reader: Reader) -> AsyncGenerator[str, None]:
     """The data of every event. Once the answer is complete, a break or a long silence just ends it."""
     parser = SSEParser()
     try:

@@ -46,20 +46,23 @@ class ErrorBody(msgspec.Struct, frozen=True):
     """A number in the place of the code: some providers repeat the HTTP status there."""
 
 
-def read_error(error: Any) -> ErrorBody:
-    """The value of a body's ``error`` key (or the body itself): an object, or just a sentence."""
+def read_error(error: Any, secret: str) -> ErrorBody:
+    """The value of a body's ``error`` key (or the body itself): an object, or just a sentence; without ``secret``."""
     if isinstance(error, str):
-        return ErrorBody(message=error)
+        return ErrorBody(message=_text(error, secret))
     if not isinstance(error, Mapping):
         return ErrorBody()
     code = error.get("code")
     number = code if isinstance(code, int) and not isinstance(code, bool) else None
     return ErrorBody(
-        message=_text(error.get("message")), type=_text(error.get("type")), code=_text(code), status=number
+        message=_text(error.get("message"), secret),
+        type=_text(error.get("type"), secret),
+        code=_text(code, secret),
+        status=number,
     )
 
 
-def parse_body(body: bytes) -> ErrorBody | None:
+def parse_body(body: bytes, secret: str) -> ErrorBody | None:
     """The error told by a response body; None when the body is not JSON (a proxy's page, for instance)."""
     try:
         value = msgspec.json.decode(body)
@@ -68,8 +71,8 @@ def parse_body(body: bytes) -> ErrorBody | None:
     if isinstance(value, list) and value:  # Google wraps it once more
         value = value[0]
     if isinstance(value, Mapping):
-        return read_error(value.get("error", value))
-    return read_error(value)
+        return read_error(value.get("error", value), secret)
+    return read_error(value, secret)
 
 
 def refusal(
@@ -82,14 +85,14 @@ def refusal(
     """
     if headers.get("cf-mitigated") == "challenge":
         return Challenged(detail=f"challenge instead of an answer (HTTP {status})"), Fate.NOT_SENT
-    error = parse_body(body)
-    outcome = _by_status(status, headers, error, model, secret, now)
+    error = parse_body(body, secret)
+    outcome = _by_status(status, headers, error, model, now)
     return outcome, Fate.UNKNOWN if status in _LATE else Fate.NOT_SENT
 
 
 def told_in_band(error: Any, *, model: str, secret: str, answered: bool) -> tuple[Failure, Fate]:
     """The outcome of an error object inside a 200 stream. ``answered``: pieces of the answer had come before."""
-    told = read_error(error)
+    told = read_error(error, secret)
     outcome: Failure
     if told.code in _QUOTA or told.type in _QUOTA or told.status == 402:
         outcome = Depleted(detail=_label(told))
@@ -98,7 +101,7 @@ def told_in_band(error: Any, *, model: str, secret: str, answered: bool) -> tupl
     elif told.status == 429 or "rate_limit_exceeded" in (told.code, told.type):
         outcome = RateLimited(detail=_label(told))
     elif told.status in (400, 403, 404, 413, 422):
-        outcome = _rejected(told.status, told, model, secret)
+        outcome = _rejected(told.status, told, model)
     else:
         outcome = Transient(detail=f"error within the stream: {_label(told)}", timeout=told.status in _LATE)
     refused = not answered and not isinstance(outcome, Transient)
@@ -118,19 +121,16 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     return None if wait is None else min(max(wait, 0.0), _MAX_WAIT)
 
 
-def public_message(error: ErrorBody | None, secret: str) -> str:
-    """The provider's own words, bounded, on one line, without key material."""
-    text = " ".join(error.message.split()) if error else ""
-    if secret:
-        text = text.replace(secret, MASK)
-    text = redact_text(text)
+def public_message(error: ErrorBody) -> str:
+    """The provider's own words, bounded and on one line."""
+    text = " ".join(error.message.split())
     if len(text) > MAX_PUBLIC:
         text = text[: MAX_PUBLIC - 1] + "…"
     return text or "The upstream refused the request."
 
 
 def _by_status(
-    status: int, headers: Mapping[str, str], error: ErrorBody | None, model: str | None, secret: str, now: datetime
+    status: int, headers: Mapping[str, str], error: ErrorBody | None, model: str | None, now: datetime
 ) -> Failure:
     label = f"HTTP {status}" + (f" {_label(error)}" if error else "")
     if status == 401 or (status < 500 and error is not None and error.code in _DEAD_KEY):
@@ -143,23 +143,24 @@ def _by_status(
         return Transient(detail=label, timeout=True)
     if status >= 500 or status in _RETRY:
         return Transient(detail=label)
-    if 400 <= status < 500 and error is not None:
-        return _rejected(status, error, model, secret)
+    nowhere = status == 404 and (model is None or error == ErrorBody())
+    if 400 <= status < 500 and error is not None and not nowhere:
+        return _rejected(status, error, model)
     if status == 413:  # servers refuse long bodies before any JSON is written
         return Rejected(public="The request is too large for the upstream.", status=413, code="request_too_large")
     if status == 403:
         return Transient(detail=f"{label} without a JSON body")
-    return AdapterDrift(detail=f"{label} without a JSON body: is the address an OpenAI-compatible API?")
+    return AdapterDrift(detail=f"{label}: is the address that of an OpenAI-compatible API?")
 
 
-def _rejected(status: int, error: ErrorBody, model: str | None, secret: str) -> Rejected:
+def _rejected(status: int, error: ErrorBody, model: str | None) -> Rejected:
     code = error.code if _CODE.match(error.code) else None
     if status == 404:
-        return Rejected(public=public_message(error, secret), status=404, code="model_not_found", model=model)
+        return Rejected(public=public_message(error), status=404, code="model_not_found", model=model)
     if status == 403:
-        return Rejected(public=public_message(error, secret), status=403, code=code, model=model)
+        return Rejected(public=public_message(error), status=403, code=code, model=model)
     shown = status if status in (413, 422) else 400
-    return Rejected(public=public_message(error, secret), status=shown, code=code)
+    return Rejected(public=public_message(error), status=shown, code=code)
 
 
 def _label(error: ErrorBody) -> str:
@@ -168,8 +169,10 @@ def _label(error: ErrorBody) -> str:
     return "/".join(part for part in parts if part and (_CODE.match(part) or part.isdigit())) or "(untyped)"
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
+def _text(value: Any, secret: str) -> str:
+    if not isinstance(value, str):
+        return ""
+    return redact_text(value.replace(secret, MASK) if secret else value)
 
 
 def _number(text: str | None) -> float | None:

@@ -110,10 +110,8 @@ class Reader:
         return self._delta(delta) if isinstance(delta, dict) else []
 
     def _delta(self, delta: dict[str, Any]) -> list[ChatEvent]:
-        events: list[ChatEvent] = []
-        for text in (_content(delta.get("content")), delta.get("refusal")):
-            if isinstance(text, str) and text:
-                events.append(TextDelta(text))
+        texts = (_content(delta.get("content")), delta.get("refusal"))
+        events: list[ChatEvent] = [TextDelta(text) for text in texts if isinstance(text, str) and text]
         calls = delta.get("tool_calls")
         if isinstance(calls, list) and calls:
             told = tuple({"index": nth, **call} for nth, call in enumerate(calls) if isinstance(call, dict))

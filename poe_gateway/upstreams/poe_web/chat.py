@@ -181,6 +181,8 @@ class Exchange:
         started = progressed = self._clock.monotonic()
         reread_at = started + options.silence
         done_at: float | None = None
+        # The connection may have closed while the site was answering: nobody will tell this mailbox.
+        self._connection.site.check_open(Fate.ACCEPTED)
         while True:
             now = self._clock.monotonic()
             if reply.done:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from typing import Any, Literal
 
 import msgspec
 import orjson
 
 MESSAGE_EVENTS = frozenset({"messageAdded", "messageCreated", "messageTextUpdated", "messageStateUpdated"})
+_INTEGER = re.compile(r"\s*-?[0-9]{1,40}\s*\Z")
 _CHAT_IN_ID = frozenset({"messageAdded", "messageCancelled", "chatTitleUpdated", "jobUpdated", "messageCreated"})
 """Subscriptions whose unique id carries the chat id."""
 
@@ -37,7 +38,7 @@ def number(value: Any) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, str) and value.strip().lstrip("-").isdecimal():
+    if isinstance(value, str) and _INTEGER.match(value):
         return int(value)
     return None
 
@@ -49,7 +50,7 @@ def chat_number(value: Any) -> int | None:
         return direct
     try:
         text = base64.b64decode(value + "=" * (-len(value) % 4), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:
         return None
     kind, _, digits = text.partition(":")
     return number(digits) if kind == "Chat" else None

@@ -204,6 +204,4 @@ def state_failure(state: str, protocol: ProtocolData, next_grant_at: datetime | 
 
 def too_long() -> Rejected:
     """The caller's text does not fit the model."""
-    return Rejected(
-        public="The message is too long for this model.", status=413, code="context_length_exceeded"
-    )
+    return Rejected(public="The message is too long for this model.", status=413, code="context_length_exceeded")

@@ -61,8 +61,7 @@ class _Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         if self.challenge_element and (
-            found.get("id") == self.challenge_element
-            or self.challenge_element in (found.get("class") or "").split()
+            found.get("id") == self.challenge_element or self.challenge_element in (found.get("class") or "").split()
         ):
             self.challenge = True
         if tag in ("script", "style", "title"):

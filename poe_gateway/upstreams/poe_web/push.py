@@ -45,7 +45,12 @@ class PushSocket:
         self._over = False
         """The channel is over; the next connect asks for a new one."""
         self._flight: SingleFlight[None] = SingleFlight()
+        self._gap = False
+        """Events may be lost between the channel read last and the next one."""
         self._recovering = False
+        self._opened_at = 0.0
+        self._pause = 0.0
+        """Wait before the next reconnect; grows while sockets do not live long."""
         self._beating: asyncio.Task[None] | None = None
 
     @property
@@ -73,8 +78,7 @@ class PushSocket:
         site = self._site
         await site.ensure_channel()
         if self._over:
-            await site.renew_channel()
-            self._over = False
+            await self._renew()
         for last in (False, True):
             if self._subscribed is None or self._subscribed != site.channel:
                 await site.call("subscribe", wire.subscription_variables(site.shared.protocol))
@@ -90,10 +94,16 @@ class PushSocket:
                 if last or refused.answer.status >= 500:
                     detail = f"the push channel answers {refused.answer.status}"
                     raise UpstreamFailure(Transient(detail)) from None
-                await site.renew_channel()
+                await self._renew()
                 continue
             self._install(ws, channel)
             return
+
+    async def _renew(self) -> None:
+        """Ask for another channel. Should it look like the old one, it is subscribed and read anew all the same."""
+        await self._site.renew_channel()
+        self._over, self._gap = False, self._channel is not None
+        self._channel = self._subscribed = None
 
     async def _open(self, channel: Channel) -> aiohttp.ClientWebSocketResponse:
         shared = self._site.shared
@@ -115,15 +125,16 @@ class PushSocket:
         if self._site.challenged:
             self._background.spawn(_close(ws))
             self._site.check_open()
-        changed = self._channel is not None and self._channel != channel
-        old, self._ws, self._channel = self._ws, ws, channel
+        gap = self._gap or (self._channel is not None and self._channel != channel)
+        old, self._ws, self._channel, self._gap = self._ws, ws, channel, False
+        self._opened_at = self._clock.monotonic()
         if old is not None:
             self._background.spawn(_close(old))
         self._background.spawn(self._read(ws))
         if self._beating is not None:
             self._beating.cancel()
         self._beating = self._background.spawn(self._beat(ws))
-        if changed:
+        if gap:
             self._router.broadcast(Resync())
 
     # ------------------------------------------------------------ reading
@@ -164,21 +175,25 @@ class PushSocket:
 
     async def _recover(self) -> None:
         """Reconnect while messages wait, ever more slowly. They re-read their chats meanwhile when it is silent."""
-        tries, pause = 0, self._options.reconnect_delay
+        options, tries = self._options, 0
+        if self._clock.monotonic() - self._opened_at > options.reconnect_delay_max:
+            self._pause = 0.0
         try:
             while self._router.waiting:
+                await asyncio.sleep(self._pause)
+                self._pause = min(max(self._pause * 2, options.reconnect_delay), options.reconnect_delay_max)
                 try:
                     await self.ensure()
-                    return
+                    if self.is_open:
+                        return
+                    continue
                 except UpstreamFailure as failure:
                     if isinstance(failure.outcome, Challenged | Unauthorized):
                         self._router.broadcast(UpstreamFailure(failure.outcome, Fate.ACCEPTED))
                         return
                     self._site.check_open()
                 tries += 1
-                self._over = self._over or tries >= self._options.resume_attempts
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, self._options.reconnect_delay_max)
+                self._over = self._over or tries >= options.resume_attempts
         finally:
             self._recovering = False
 

@@ -6,7 +6,8 @@ good when a bot challenge is seen.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import orjson
@@ -22,6 +23,16 @@ from poe_gateway.upstreams.poe_web.outcomes import Answer, StaleKeys
 from poe_gateway.upstreams.poe_web.settings import channel_of
 from poe_gateway.upstreams.poe_web.shared import Shared
 from poe_gateway.upstreams.poe_web.wire import Channel
+
+
+@contextmanager
+def _nothing_sent() -> Iterator[None]:
+    """Failures in here happen before the request itself, or after its sure refusal."""
+    try:
+        yield
+    except UpstreamFailure as failure:
+        raise UpstreamFailure(failure.outcome, Fate.NOT_SENT) from None
+
 
 Ready = Callable[[], Awaitable[None]]
 
@@ -44,10 +55,10 @@ class Site:
     def challenged(self) -> bool:
         return isinstance(self._closed, Challenged)
 
-    def check_open(self) -> None:
+    def check_open(self, fate: Fate = Fate.NOT_SENT) -> None:
         """Raises UpstreamFailure when no request may go out any more."""
         if self._closed is not None:
-            raise UpstreamFailure(self._closed, Fate.NOT_SENT)
+            raise UpstreamFailure(self._closed, fate)
 
     def close(self) -> None:
         """No more requests; a challenge stays the reason."""
@@ -73,8 +84,9 @@ class Site:
         """
         refreshed = False
         while True:
-            await (ready or self.ensure_channel)()
-            keys = await self._ring.keys()
+            with _nothing_sent():
+                await (ready or self.ensure_channel)()
+                keys = await self._ring.keys()
             answer = await self._post(operation, variables, keys, once=once)
             result = outcomes.envelope(answer, self.shared.protocol.signs, self.shared.clock.now())
             if isinstance(result, dict):
@@ -83,7 +95,8 @@ class Site:
                 if refreshed:
                     raise UpstreamFailure(result.final, Fate.NOT_SENT)
                 refreshed = True
-                await self._refresh(keys)
+                with _nothing_sent():
+                    await self._refresh(keys)
             elif refreshed or once or not await self._newer_revision(result, keys):
                 raise self._failure(result, answer)
             else:
@@ -183,7 +196,12 @@ class Site:
             await self._ring.read_home()
             found = self._ring.take_channel()
         if found is None:
-            raise UpstreamFailure(AdapterDrift("neither settings nor page tell the push channel"))
+            verdict: Failure = AdapterDrift("neither settings nor page tell the push channel")
+            if isinstance(failure, Unauthorized):
+                verdict = failure
+            elif isinstance(failure, StaleKeys) and answer.status == 403:
+                verdict = failure.final
+            raise UpstreamFailure(verdict)
         self.channel = found
         return found
 

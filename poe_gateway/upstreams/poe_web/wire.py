@@ -60,9 +60,7 @@ def graphql(
 ) -> Signed:
     """The request for one named operation (a key of ``protocol.operations``)."""
     query = protocol.operations[operation]
-    body = orjson.dumps(
-        {"queryName": query.query_name, "variables": variables, "extensions": {"hash": query.hash}}
-    )
+    body = orjson.dumps({"queryName": query.query_name, "variables": variables, "extensions": {"hash": query.hash}})
     headers = render_headers(
         protocol.headers.graphql,
         {

@@ -1,0 +1,100 @@
+"""A small OpenAI-compatible provider on loopback whose next answer each test writes itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def chunk(content: str | None = None, finish: str | None = None, usage: Any = None, **delta: Any) -> bytes:
+    """One event as OpenAI writes it."""
+    if content is not None:
+        delta["content"] = content
+    body: dict[str, Any] = {
+        "object": "chat.completion.chunk",
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish}],
+    }
+    if usage is not None:
+        body |= {"choices": [], "usage": {"prompt_tokens": usage[0], "completion_tokens": usage[1]}}
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+class Provider:
+    """Set ``answer`` (chat), ``models`` and ``points``; look at ``seen`` and ``left``."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.answer: Answer = self.stream(chunk("hi"), chunk(finish="stop"), chunk(usage=(3, 1)), DONE)
+        self.models: Any = {"object": "list", "data": [{"id": "m-1", "created": 5, "owned_by": "x"}, {"id": "m-2"}]}
+        self.points: Any = {"current_point_balance": 1234}
+        self.left = asyncio.Event()
+        """Set when a caller hung up during an answer."""
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_get("/v1/models", self._json("models"))
+        app.router.add_get("/v1/key", self._json("points"))
+        app.router.add_get("/usage/current_balance", self._json("points"))
+        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def stream(self, *parts: bytes, pause: float = 0.0, then: str = "end") -> Answer:
+        """An event stream of these pieces; then ``end``, ``break`` the connection or ``hang``."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+            await response.prepare(request)
+            try:
+                for part in parts:
+                    await response.write(part)
+                    await asyncio.sleep(pause)
+                if then == "hang":
+                    await asyncio.sleep(60)
+            except (asyncio.CancelledError, ConnectionResetError):
+                self.left.set()
+                raise
+            if then == "break" and request.transport is not None:
+                request.transport.abort()
+            return response
+
+        return answer
+
+    @staticmethod
+    def plain(status: int, body: Any, **headers: str) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+            kind = "text/html" if isinstance(body, bytes) else "application/json"
+            return web.Response(status=status, body=raw, headers={"Content-Type": kind, **headers})
+
+        return answer
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append((request.path, dict(request.headers), await request.json()))
+        return await self.answer(request)
+
+    def _json(self, name: str) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            self.seen.append((request.path, dict(request.headers), None))
+            value = getattr(self, name)
+            return await value(request) if callable(value) else web.json_response(value)
+
+        return answer

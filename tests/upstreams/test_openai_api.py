@@ -1,0 +1,346 @@
+"""The API-key adapter against a real server on loopback."""
+
+import asyncio
+import socket
+
+import pytest
+
+from poe_gateway.chat.events import Finished, Measured, TextDelta, ToolCallDelta
+from poe_gateway.chat.request import ChatRequest, ImagePart, Message, TextPart
+from poe_gateway.clock import SystemClock
+from poe_gateway.pool.outcome import (
+    AdapterDrift,
+    Challenged,
+    Depleted,
+    NetworkFault,
+    RateLimited,
+    Rejected,
+    Transient,
+    Unauthorized,
+)
+from poe_gateway.upstreams.base import AccountRef, CredentialError, Fate, UpstreamFailure
+from poe_gateway.upstreams.http import new_session
+from poe_gateway.upstreams.openai_api import OpenAIAPI
+from tests.upstreams.provider import DONE, Provider, chunk
+
+KEY = "canary-key-8812345"
+ASKING = ChatRequest(model="m-1", messages=(Message("user", (TextPart("Hello"),)),))
+
+
+@pytest.fixture
+async def provider():
+    server = Provider()
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def adapter(provider):
+    session = new_session()
+    yield OpenAIAPI(
+        session=session,
+        clock=SystemClock(),
+        preset_urls={"poe": provider.url, "openrouter": f"{provider.url}/v1/"},
+        idle_timeout=0.4,
+        small_timeout=2,
+    )
+    await session.close()
+
+
+def account(base_url=None, **more) -> AccountRef:
+    credentials = {"api_key": KEY, **more} | ({"base_url": base_url} if base_url else {})
+    return AccountRef(id="acc_1", name="a", offer="o", credentials=credentials)
+
+
+async def talk(adapter, ref, request=ASKING, model="m-1"):
+    return [event async for event in adapter.chat(ref, model, request, None)]
+
+
+async def fails(adapter, ref, request=ASKING, model="m-1") -> UpstreamFailure:
+    with pytest.raises(UpstreamFailure) as caught:
+        await talk(adapter, ref, request, model)
+    text = repr(caught.value) + repr(caught.value.outcome) + repr(caught.value.__cause__)
+    assert KEY not in text
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return caught.value
+
+
+async def test_a_plain_answer(adapter, provider):
+    events = await talk(adapter, account(provider.url))
+    assert events == [TextDelta("hi"), Measured(3, 1), Finished("stop")]
+
+
+async def test_what_is_sent(adapter, provider):
+    request = ChatRequest(
+        model="public-name",
+        messages=(
+            Message("system", (TextPart("be "), TextPart("brief"))),
+            Message(
+                "user", (TextPart("look"), ImagePart("https://x/y.png"), ImagePart("data:image/png;base64,AA", "low"))
+            ),
+            Message("assistant", (), {"tool_calls": [{"id": "c1"}]}),
+            Message("tool", (TextPart("42"),), {"tool_call_id": "c1"}),
+        ),
+        parameters={"temperature": 0.1, "tools": [{"type": "function"}], "stream": False},
+        metadata={"session_id": "private"},
+    )
+    ref = account(provider.url, organization="org-1", http_referer="https://me", title="Me")
+    await talk(adapter, ref, request, "m-1")
+    path, headers, body = provider.seen[-1]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == f"Bearer {KEY}"
+    assert headers["OpenAI-Organization"] == "org-1"
+    assert (headers["HTTP-Referer"], headers["X-Title"]) == ("https://me", "Me")
+    assert headers["User-Agent"].startswith("poe-gateway/")
+    assert body == {
+        "model": "m-1",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0.1,
+        "tools": [{"type": "function"}],
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "look"},
+                    {"type": "image_url", "image_url": {"url": "https://x/y.png"}},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}},
+                ],
+            },
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]},
+            {"role": "tool", "content": "42", "tool_call_id": "c1"},
+        ],
+    }
+
+
+async def test_bytes_may_be_cut_anywhere(adapter, provider):
+    whole = b": hi\n\n" + chunk("äöü 🙂") + chunk(finish="length") + DONE
+    provider.answer = provider.stream(*(whole[i : i + 1] for i in range(len(whole))))
+    assert await talk(adapter, account(provider.url)) == [TextDelta("äöü 🙂"), Finished("length")]
+
+
+async def test_tool_calls_and_odd_words_of_clones(adapter, provider):
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}
+    provider.answer = provider.stream(chunk(tool_calls=[call]), chunk(finish="stop"), DONE)
+    assert await talk(adapter, account(provider.url)) == [ToolCallDelta((call,)), Finished("tool_calls")]
+    provider.answer = provider.stream(chunk([{"type": "text", "text": "a"}]), chunk(finish="eos_token"))
+    assert await talk(adapter, account(provider.url)) == [TextDelta("a"), Finished("stop")]
+    provider.answer = provider.stream(chunk(finish="content_filter"), DONE)
+    assert await talk(adapter, account(provider.url)) == [Finished("content_filter")]
+
+
+async def test_an_answer_is_complete_without_its_last_formality(adapter, provider):
+    for then in ("break", "hang"):
+        provider.answer = provider.stream(chunk("a"), chunk(finish="stop"), then=then)
+        assert await talk(adapter, account(provider.url)) == [TextDelta("a"), Finished("stop")]
+    provider.answer = provider.stream(chunk("a"), DONE)
+    assert await talk(adapter, account(provider.url)) == [TextDelta("a"), Finished("stop")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "then", "kind", "timeout"),
+    [
+        ((chunk("a"),), "end", Transient, False),
+        ((chunk("a"),), "break", Transient, False),
+        ((chunk("a"),), "hang", Transient, True),
+        ((chunk(finish="stop"), DONE), "end", Transient, False),
+        ((DONE,), "end", Transient, False),
+        ((), "end", AdapterDrift, False),
+        ((b"data: {}\n\n",), "end", AdapterDrift, False),
+        ((b"data: <p>\n\n",), "end", AdapterDrift, False),
+        ((chunk("a"), b'data: {"error": {"message": "x"}}\n\n'), "end", Transient, False),
+        ((b'event: error\ndata: {"error": {"code": 502}}\n\n',), "end", Transient, False),
+    ],
+)
+async def test_broken_answers_were_accepted(adapter, provider, parts, then, kind, timeout):
+    provider.answer = provider.stream(*parts, then=then)
+    failed = await fails(adapter, account(provider.url))
+    assert (type(failed.outcome), failed.fate) == (kind, Fate.ACCEPTED)
+    assert getattr(failed.outcome, "timeout", False) == timeout
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "kind", "fate"),
+    [
+        (401, {"error": {"message": KEY}}, {}, Unauthorized, Fate.NOT_SENT),
+        (402, {"error": {}}, {}, Depleted, Fate.NOT_SENT),
+        (403, {"error": {"message": KEY}}, {}, Rejected, Fate.NOT_SENT),
+        (403, b"<html>", {"CF-Mitigated": "challenge"}, Challenged, Fate.NOT_SENT),
+        (403, b"<html>", {}, Transient, Fate.NOT_SENT),
+        (404, {"error": {"message": "no"}}, {}, Rejected, Fate.NOT_SENT),
+        (429, {"error": {}}, {"Retry-After": "3"}, RateLimited, Fate.NOT_SENT),
+        (504, b"", {}, Transient, Fate.UNKNOWN),
+        (307, b"", {"Location": "http://elsewhere.invalid/"}, AdapterDrift, Fate.NOT_SENT),
+        (200, b"<html>", {}, AdapterDrift, Fate.ACCEPTED),
+        (200, {"choices": []}, {}, AdapterDrift, Fate.ACCEPTED),
+        (200, {"error": {"code": 429}}, {}, RateLimited, Fate.NOT_SENT),
+    ],
+)
+async def test_refusals(adapter, provider, status, body, headers, kind, fate):
+    provider.answer = provider.plain(status, body, **headers)
+    failed = await fails(adapter, account(provider.url))
+    assert (type(failed.outcome), failed.fate) == (kind, fate)
+
+
+async def test_nobody_listens(adapter):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        failed = await fails(adapter, account(url))
+    assert (type(failed.outcome), failed.fate) == (NetworkFault, Fate.NOT_SENT)
+    failed = await fails(adapter, account("http://host.invalid"))
+    assert (type(failed.outcome), failed.fate) == (NetworkFault, Fate.NOT_SENT)
+
+
+async def test_a_plain_server_behind_https(adapter, provider):
+    failed = await fails(adapter, account(provider.url.replace("http:", "https:")))
+    assert (type(failed.outcome), failed.fate) == (NetworkFault, Fate.NOT_SENT)
+
+
+async def test_a_break_or_silence_before_the_answer_leaves_the_fate_open(adapter, provider):
+    async def hang_up(request):
+        request.transport.abort()
+        await asyncio.sleep(1)
+
+    async def sleep(request):
+        await asyncio.sleep(60)
+
+    provider.answer = hang_up
+    assert (await fails(adapter, account(provider.url))).fate is Fate.UNKNOWN
+    provider.answer = sleep
+    failed = await fails(adapter, account(provider.url))
+    assert failed.fate is Fate.UNKNOWN
+    assert failed.outcome.timeout
+    assert len(provider.seen) == 2, "a message is sent once"
+
+
+@pytest.mark.parametrize("leave", ["close", "cancel"])
+async def test_the_caller_leaves_and_the_provider_learns_of_it(adapter, provider, leave):
+    provider.answer = provider.stream(*[chunk("a")] * 200, pause=0.02, then="hang")
+    stream = adapter.chat(account(provider.url), "m-1", ASKING, None)
+    await anext(stream)
+    if leave == "close":
+        await stream.aclose()
+    else:
+
+        async def drain():
+            async for _ in stream:
+                pass
+
+        task = asyncio.create_task(drain())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait_for(provider.left.wait(), 2)
+
+
+async def test_models_and_the_allow_list(adapter, provider):
+    models = await adapter.list_models(account(provider.url))
+    assert [(model.id, model.owned_by, model.created) for model in models] == [("m-1", "x", 5), ("m-2", "unknown", 0)]
+    narrow = AccountRef(
+        id="acc_2",
+        name="a",
+        offer="o",
+        credentials={"api_key": KEY, "base_url": provider.url, "models": ["m-2", "m-9"]},
+    )
+    assert [model.id for model in await adapter.list_models(narrow)] == ["m-2"]
+    failed = await fails(adapter, narrow, model="m-1")
+    assert failed.outcome.model == "m-1"
+    for odd in ({"data": 1}, {"data": [{}]}, "x"):
+        provider.models = odd
+        with pytest.raises(UpstreamFailure) as caught:
+            await adapter.list_models(account(provider.url))
+        assert isinstance(caught.value.outcome, AdapterDrift)
+
+
+async def test_the_balance_of_the_poe_preset(adapter, provider):
+    ref = account(preset="poe")
+    described = adapter.describe(ref.credentials)
+    assert described.metered
+    assert described.details["preset"] == "poe"
+    assert (await adapter.read_balance(ref)).points == 1234
+    assert provider.seen[-1][0] == "/usage/current_balance"
+    assert "1234 points left" in await adapter.probe(ref)
+    provider.points = {"balance": 1}
+    with pytest.raises(UpstreamFailure) as caught:
+        await adapter.read_balance(ref)
+    assert isinstance(caught.value.outcome, AdapterDrift)
+
+
+async def test_a_balance_that_nobody_tells(adapter):
+    assert (await adapter.read_balance(account("https://api.example.com"))).points is None
+
+
+async def test_the_key_is_verified_where_the_list_of_models_is_public(adapter, provider):
+    provider.points = provider.plain(401, {"error": {}})
+    with pytest.raises(UpstreamFailure) as caught:
+        await adapter.probe(account(preset="openrouter"))
+    assert isinstance(caught.value.outcome, Unauthorized)
+
+
+async def test_new_credentials_are_used_at_once(adapter, provider):
+    await talk(adapter, account(provider.url))
+    renewed = AccountRef(
+        id="acc_1", name="a", offer="o", credentials={"api_key": "second", "base_url": provider.url}, credential_rev=1
+    )
+    await talk(adapter, renewed)
+    assert provider.seen[-1][1]["Authorization"] == "Bearer second"
+
+
+def describe(**credentials):
+    return OpenAIAPI(session=None, clock=SystemClock()).describe({"api_key": KEY, **credentials})
+
+
+def test_one_place_has_one_offer_however_it_is_written():
+    offers = {
+        describe(base_url=url).offer
+        for url in (
+            "https://api.openai.com",
+            "https://API.openai.com/",
+            "https://api.openai.com:443/v1",
+            "https://api.openai.com/v1/chat/completions",
+        )
+    }
+    assert offers == {"openai_api:api.openai.com", describe(preset="openai").offer}
+    assert describe(base_url="https://api.openai.com/v1").details["preset"] == "openai"
+    assert describe(base_url="http://localhost:11434").details["host"] == "localhost:11434"
+    others = [
+        describe(base_url="https://h.example/v1").offer,
+        describe(base_url="http://h.example/v1").offer,
+        describe(base_url="https://h.example/api").offer,
+        describe(base_url="https://h.example/v1beta/openai").offer,
+        describe(base_url="https://h.example:8443").offer,
+        describe(base_url="https://h.example/v1", models=["a"]).offer,
+        describe(base_url="https://h.example/v1", models=["a", "b"]).offer,
+    ]
+    assert len(set(others)) == len(others)
+    assert others[-1] == describe(base_url="https://h.example/v1", models=["b", "a", "a"]).offer
+
+
+@pytest.mark.parametrize(
+    ("credentials", "field"),
+    [
+        ({}, "base_url"),
+        ({"base_url": "https://a.example", "preset": "poe"}, "base_url"),
+        ({"preset": "other"}, "preset"),
+        ({"base_url": "ftp://a.example"}, "base_url"),
+        ({"base_url": "api.example.com"}, "base_url"),
+        ({"base_url": "https://user:pw@a.example"}, "base_url"),
+        ({"base_url": "https://a.example/v1?key=1"}, "base_url"),
+        ({"base_url": "https://a.example:99999"}, "base_url"),
+        ({"base_url": "https://[::1"}, "base_url"),
+        ({"preset": "poe", "api_key": "two words"}, "api_key"),
+        ({"preset": "poe", "api_key": "schlüssel"}, "api_key"),
+        ({"preset": "poe", "api_key": ""}, "api_key"),
+        ({"preset": "poe", "models": [1]}, "models"),
+        ({"preset": "poe", "password": "x"}, "password"),
+    ],
+)
+def test_bad_credentials_name_the_field_and_not_the_value(credentials, field):
+    with pytest.raises(CredentialError) as caught:
+        describe(**credentials)
+    assert caught.value.field == field
+    assert KEY not in str(caught.value)
+    assert "user:pw" not in str(caught.value)
