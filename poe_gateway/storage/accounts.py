@@ -32,8 +32,9 @@ UNDELETED: Document = {"deleted": {"$ne": True}}
 BARE = {"grants": 0, "wanted": 0, "freed_at": 0, "name_key": 0, "changed_at": 0}
 """Projection: what the struct holds, without what belongs to the grants."""
 
-_OVERLAP = timedelta(seconds=3)
-"""A change is stamped before it can be read; each poll looks back this far behind the newest stamp seen."""
+_OVERLAP = 3.0
+"""Seconds. A change is stamped before it can be read; a poll looks back this far behind the newest stamp seen, until
+that stamp is so old itself that nothing older can come."""
 _RECOUNT = 120.0
 """Seconds after which a poll compares all revisions: catches what a jump of the database's clock may hide."""
 _TRIES = 200
@@ -49,6 +50,9 @@ class MongoAccounts:
         self._clock = clock
         self._seen: dict[str, int] = {}
         self._newest: datetime | None = None
+        # On the monotonic clock: when ``_newest`` last moved, when the last poll began, when all was last compared.
+        self._advanced = float("-inf")
+        self._polled = float("-inf")
         self._recounted = float("-inf")
 
     async def load(self) -> list[Account]:
@@ -58,15 +62,29 @@ class MongoAccounts:
             found = self._sure.find(LIVING, BARE, batch_size=2000)
             accounts = [from_document(Account, document) async for document in found]
         # What is stored while we read is stamped later than ``newest`` less the overlap: the next poll finds it.
-        self._newest = newest["changed_at"] if newest else None
+        self._advance(newest["changed_at"] if newest else None)
         self._seen = {account.id: account.rev for account in accounts}
         self._recounted = self._clock.monotonic()
         return accounts
 
+    def _advance(self, newest: datetime | None) -> None:
+        if newest != self._newest:
+            self._newest = newest
+            self._advanced = self._clock.monotonic()
+
+    def _since(self) -> Document:
+        """Filter: what may be new since the last poll."""
+        if self._newest is None:
+            return {}
+        if self._polled > self._advanced + _OVERLAP:
+            return {"changed_at": {"$gt": self._newest}}
+        return {"changed_at": {"$gte": self._newest - timedelta(seconds=_OVERLAP)}}
+
     async def changes(self) -> Changes:
         """Costs one look into an index while nothing happens."""
         due = self._clock.monotonic() - self._recounted > _RECOUNT
-        since: Document = {} if due or self._newest is None else {"changed_at": {"$gte": self._newest - _OVERLAP}}
+        began = self._clock.monotonic()
+        since = {} if due else self._since()
         stale: list[str] = []
         removed: list[str] = []
         found: set[str] = set()
@@ -85,13 +103,14 @@ class MongoAccounts:
                 if self._seen.get(key) != head["rev"]:
                     stale.append(key)
             stored = await self._read(stale) if stale else {}
-        if due or self._newest is None:
+        if not since:
             missing = [key for key in self._seen if key not in found]
             removed.extend(missing)
             for key in missing:
                 del self._seen[key]
             self._recounted = self._clock.monotonic()
-        self._newest = newest
+        self._advance(newest)
+        self._polled = began
         self._seen.update((key, account.rev) for key, account in stored.items())
         return Changes(stored=tuple(stored.values()), removed=tuple(removed))
 

@@ -39,6 +39,8 @@ from poe_gateway.storage.leases import server_time
 _MAJORITY = ReadConcern("majority")
 _LAPSED = {"$lte": ["$expires_at", "$$NOW"]}
 _SWEEP_EVERY = 5
+_LONG = 30.0
+"""Seconds for what may touch every account."""
 
 
 class MongoGrants:
@@ -86,7 +88,7 @@ class MongoGrants:
         return Membership(live=tuple(sorted([str(each["_id"]) async for each in live])))
 
     async def leave(self, instance: str) -> None:
-        with guarded():
+        with guarded(_LONG):
             await self._instances.update_one({"_id": instance}, {"$set": {"state": "dead"}})
             await self._bury([instance])
 
@@ -178,7 +180,7 @@ class MongoGrants:
     async def reclaim(self) -> int:
         """See GrantStore. Every fifth call also looks for grants of unknown processes and for stale marks."""
         self._rounds += 1
-        with guarded():
+        with guarded(_LONG):
             declared: list[str] = []
             dead: list[str] = []
             suspects = self._instances.find({"$or": [{"state": "dead"}, {"$expr": _LAPSED}]})

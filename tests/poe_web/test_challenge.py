@@ -57,7 +57,7 @@ async def test_messages_in_flight_end_at_once(emulator: Any) -> None:
         account.fail("challenge", where="SettingsPageQuery")
         with pytest.raises(UpstreamFailure):
             await poe.read_balance(ref(account))
-        said = await asyncio.wait_for(running, 1.0)
+        said = await asyncio.wait_for(running, 5.0)
         assert isinstance(said.outcome, Challenged)
         await _everything_refuses(poe, account)
     assert account.stats.after_challenge == []
@@ -98,7 +98,7 @@ async def test_a_dropped_socket_is_not_reopened_after_a_challenge(emulator: Any)
             await asyncio.sleep(0.01)
         account.fail("challenge", where="socket")
         account.drop_sockets()
-        assert isinstance((await asyncio.wait_for(task, 2.0)).outcome, Challenged)
+        assert isinstance((await asyncio.wait_for(task, 5.0)).outcome, Challenged)
     assert account.stats.after_challenge == []
 
 

@@ -31,7 +31,7 @@ async def test_a_page_of_megabytes_does_not_hold_up_the_loop() -> None:
             await asyncio.sleep(0.005)
             worst = max(worst, loop.time() - before - 0.005)
         assert (await task).finished
-    assert worst < 0.4, "parsing that page in place takes longer"
+    assert worst < 0.6, "parsing that page in place takes longer"
 
 
 async def test_a_rotated_key_is_derived_again_once(poe: PoeWeb, emulator: Any) -> None:

@@ -23,9 +23,10 @@ async def test_the_answer_arrives_whole(poe: PoeWeb, emulator: Any, marker: str)
     assert emulator.accounts[0].stats.sends_accepted == 1
 
 
-async def test_a_drop_is_resumed_on_the_same_channel(poe: PoeWeb, emulator: Any) -> None:
+async def test_a_drop_is_resumed_on_the_same_channel(emulator: Any) -> None:
     account = emulator.accounts[0]
-    said = await ask(poe, ref(account), "hello [[drop:2]] [[chunks:10]] [[delay:0.02]]")
+    async with adapter(emulator, options=tuned(silence=5.0)) as poe:
+        said = await ask(poe, ref(account), "hello [[drop:2]] [[chunks:10]] [[delay:0.02]]")
     assert said.finished
     assert account.stats.sockets_opened == 2 and account.stats.channels_issued == 1
     assert "ChatPageQuery" not in account.stats.gql

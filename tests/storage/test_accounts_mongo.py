@@ -135,6 +135,29 @@ async def test_a_quiet_poll_reads_an_index_only(store: MongoAccounts, db: Databa
     assert poll["docsExamined"] == 0 and "IXSCAN" in poll["planSummary"]
 
 
+async def test_after_a_burst_polls_become_cheap_and_miss_nothing(db: Database) -> None:
+    await insert(db, [account(number) for number in range(1, 101)])
+    clock = HeldClock()
+    store = MongoAccounts(db, clock)
+    await store.load()
+
+    async def keys_examined() -> int:
+        await db.command({"profile": 2})
+        await store.changes()
+        await db.command({"profile": 0})
+        [poll] = [each async for each in db["system.profile"].find({"command.find": "accounts"})]
+        await db.drop_collection("system.profile")
+        return int(poll["keysExamined"])
+
+    assert await keys_examined() >= 100
+    clock.time += 3.1
+    assert await keys_examined() >= 100, "what was stamped before may have become visible only now"
+    assert await keys_examined() <= 1
+    await MongoAccounts(db, clock).change({ONE: failing})
+    assert [each.id for each in (await store.changes()).stored] == [ONE]
+    assert await keys_examined() >= 1
+
+
 async def test_a_jump_of_the_databases_clock_hides_nothing_for_long(db: Database) -> None:
     await insert(db, [account(1), account(2), account(3)])
     clock = HeldClock()

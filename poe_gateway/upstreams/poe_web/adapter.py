@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -88,7 +88,7 @@ class PoeWeb:
 
     async def chat(
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
-    ) -> AsyncIterator[ChatEvent]:
+    ) -> AsyncGenerator[ChatEvent, None]:
         """Answer ``request``; see ``Upstream.chat``. ``model`` may be a handle or an upstream name."""
         exchange = Exchange(self._connection(account), self.protocol.codename(model), request, bound, self._fetch_image)
         async with aclosing(exchange.events()) as events:

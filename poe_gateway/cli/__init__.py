@@ -1,0 +1,21 @@
+"""Doors for operators on the command line: ``poe-gateway``."""
+
+from __future__ import annotations
+
+import click
+
+from poe_gateway import __version__
+from poe_gateway.cli.accounts import accounts
+from poe_gateway.cli.keys import keys
+from poe_gateway.cli.server import healthcheck, serve
+from poe_gateway.cli.vault import vault
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="poe-gateway")
+def main() -> None:
+    """A broker for pools of chat accounts behind an OpenAI-compatible API."""
+
+
+for _command in (serve, accounts, keys, vault, healthcheck):
+    main.add_command(_command)

@@ -1,0 +1,224 @@
+"""``poe-gateway accounts``: the pool of the running gateway."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from poe_gateway.cli.ground import Admin, fail, remote, show_fields, show_json, show_table
+from poe_gateway.cli.handing_in import bodies_of_file, body_of_options
+
+_COLUMNS = ("ID", "PROVIDER", "NAME", "STATUS", "CAUSE", "INTENT", "POINTS", "INFLIGHT", "UNTIL")
+_STATUSES = click.Choice(["active", "cooldown", "depleted", "invalid", "paused"])
+_SECRET_FREE = (
+    *("id", "provider", "name", "status", "intent", "message_point_balance", "health_score", "error_count"),
+    *("last_error", "cooldown_until", "last_used_at", "last_refresh_at", "updated_at"),
+)
+
+
+@click.group()
+def accounts() -> None:
+    """Accounts of the pool. ACCOUNT is an id or a name (e-mail)."""
+
+
+@accounts.command()
+@click.option("--email", help="A Poe account by its e-mail address.")
+@click.option("--provider", help="Any provider, with --name; see GET /admin/providers.")
+@click.option("--name", help="What the account is called.")
+@click.option(
+    "-c", "--credential", "given", multiple=True, metavar="FIELD=VALUE", help="FIELD=@FILE reads the value from a file."
+)
+@click.option("--max-inflight", type=click.IntRange(1, 10_000), help="Requests at a time on this account.")
+@click.option("--file", "source", type=click.File("rb"), help="JSON: one account or a list of them; - for input.")
+@remote
+def add(
+    email: str | None,
+    provider: str | None,
+    name: str | None,
+    given: tuple[str, ...],
+    max_inflight: int | None,
+    source: Any,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Store an account, or fresh credentials for it.
+
+    Required secrets that are not given are asked for and not echoed. Options can be seen by other users of this
+    machine while the command runs: prefer --file, @FILE, or the question.
+    """
+    admin = Admin(url)
+    if source is not None:
+        if email or provider or name or given:
+            raise click.UsageError("--file takes the place of --email, --provider, --name and --credential.")
+        bodies = bodies_of_file(source)
+    else:
+        bodies = [body_of_options(admin, email, provider, name, given, max_inflight)]
+    stored = [admin.post("/accounts/upsert", body) for body in bodies]
+    if as_json:
+        show_json(stored if source is not None else stored[0])
+        return
+    for account in stored:
+        word = "stored" if account["created"] else "renewed"
+        click.echo(f"{account['provider']} {account['name']} is {word} as {account['id']}.")
+
+
+@accounts.command("list")
+@click.option("--status", multiple=True, type=_STATUSES, help="Any of these; may be repeated.")
+@click.option("--provider", help="Only this provider.")
+@click.option("--q", "text", help="Part of the name.")
+@click.option("--page", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--page-size", type=click.IntRange(1, 200), default=50, show_default=True)
+@remote
+def list_command(
+    status: tuple[str, ...],
+    provider: str | None,
+    text: str | None,
+    page: int,
+    page_size: int,
+    url: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Accounts, oldest first."""
+    answer = Admin(url).get(
+        "/accounts", page=page, page_size=page_size, status=list(status) or None, provider=provider, q=text
+    )
+    if as_json:
+        show_json(answer)
+        return
+    show_table(_COLUMNS, [_row(account) for account in answer["data"]])
+    shown = len(answer["data"])
+    if shown < answer["total"]:
+        click.echo(f"{shown} of {answer['total']} accounts; more with --page {page + 1}.", err=True)
+
+
+@accounts.command()
+@click.argument("account")
+@remote
+def show(account: str, url: str | None, *, as_json: bool) -> None:
+    """What the pool knows of one account."""
+    admin = Admin(url)
+    _tell(admin.get(f"/accounts/{_id_of(admin, account)}"), as_json=as_json)
+
+
+@accounts.command()
+@click.argument("account")
+@click.option("--force", is_flag=True, help="Contact the account even if it met a bot challenge.")
+@remote
+def test(account: str, url: str | None, *, force: bool, as_json: bool) -> None:
+    """One real, cheap round trip that says what failed; exit code 1 if something did."""
+    admin = Admin(url)
+    report = admin.post(f"/accounts/{_id_of(admin, account)}/test", {"force": force})
+    if as_json:
+        show_json(report)
+    else:
+        show_fields(
+            {
+                "result": "ok" if report["ok"] else f"failed at the {report['step']}",
+                "outcome": report["outcome"],
+                "message": report["message"],
+                "detail": report["detail"],
+                "seconds": report["seconds"],
+                "status": report["account"]["status"],
+                "points": report["account"]["message_point_balance"],
+            }
+        )
+    if not report["ok"]:
+        raise SystemExit(1)
+
+
+@accounts.command()
+@click.argument("account")
+@remote
+def refresh(account: str, url: str | None, *, as_json: bool) -> None:
+    """Measure the balance now."""
+    admin = Admin(url)
+    _tell(admin.post("/accounts/refresh-points", {"id": _id_of(admin, account)}), as_json=as_json)
+
+
+@accounts.command()
+@click.argument("account")
+@remote
+def pause(account: str, url: str | None, *, as_json: bool) -> None:
+    """No new requests until it is resumed."""
+    _verb(url, account, "pause", as_json=as_json)
+
+
+@accounts.command()
+@click.argument("account")
+@remote
+def resume(account: str, url: str | None, *, as_json: bool) -> None:
+    """End a pause."""
+    _verb(url, account, "resume", as_json=as_json)
+
+
+@accounts.command("clear-cooldown")
+@click.argument("account")
+@remote
+def clear_cooldown(account: str, url: str | None, *, as_json: bool) -> None:
+    """Vouch for the account: rests, invalidity and even a challenge end."""
+    _verb(url, account, "clear-cooldown", as_json=as_json)
+
+
+@accounts.command()
+@click.argument("account")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@remote
+def delete(account: str, url: str | None, *, yes: bool, as_json: bool) -> None:
+    """Remove the account with its credentials."""
+    admin = Admin(url)
+    account_id = _id_of(admin, account)
+    if not yes:
+        click.confirm(f"Delete {account} ({account_id}) with its credentials?", abort=True, err=True)
+    answer = admin.delete(f"/accounts/{account_id}")
+    if as_json:
+        show_json(answer)
+        return
+    click.echo(f"{account} ({account_id}) is deleted.")
+
+
+def _verb(url: str | None, account: str, verb: str, *, as_json: bool) -> None:
+    admin = Admin(url)
+    _tell(admin.post(f"/accounts/{_id_of(admin, account)}/{verb}"), as_json=as_json)
+
+
+def _tell(account: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(account)
+        return
+    fields = {name: account[name] for name in _SECRET_FREE}
+    show_fields({**fields, "cause": account["health"]["cause"]})
+
+
+def _id_of(admin: Admin, account: str) -> str:
+    """The id of an account given by id or exact name."""
+    if account.startswith("acct_"):
+        return quote(account, safe="")
+    found = admin.get("/accounts", q=account, page_size=200)["data"]
+    named = [each for each in found if each["name"].lower() == account.strip().lower()]
+    if len(named) > 1:
+        several = ", ".join(f"{each['id']} ({each['provider']})" for each in named)
+        fail(f"Several accounts are called {account}: {several}. Give the id.")
+    if not named:
+        fail(f"There is no account called {account}.")
+    return str(named[0]["id"])
+
+
+def _row(account: dict[str, Any]) -> tuple[Any, ...]:
+    points = account["message_point_balance"]
+    if points is not None and account["balance"]["estimated"]:
+        points = f"~{points}"
+    return (
+        account["id"],
+        account["provider"],
+        account["name"],
+        account["status"],
+        account["health"]["cause"],
+        account["intent"],
+        points,
+        account["inflight"],
+        account["cooldown_until"],
+    )
