@@ -15,7 +15,16 @@ from poe_gateway import __version__
 from poe_gateway.api import health
 from poe_gateway.api.errors import render
 from poe_gateway.api.v1 import chat_docs, models
-from poe_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, NotFound, RequestTooLarge, Unprocessable
+from poe_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    RequestTooLarge,
+    Unavailable,
+    Unprocessable,
+)
+from poe_gateway.pool.store import StoreUnavailable
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -38,6 +47,7 @@ def create_app(lifespan: Lifespan, admin: Sequence[APIRouter], *, docs: bool = T
     app.add_exception_handler(GatewayError, _gateway_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(StoreUnavailable, _store_unavailable)
     app.add_exception_handler(Exception, _unforeseen)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
@@ -61,6 +71,10 @@ def _respond(error: GatewayError) -> Response:
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)  # noqa: S101 - registered for this class
     return _respond(error)
+
+
+async def _store_unavailable(request: Request, error: Exception) -> Response:
+    return _respond(Unavailable("The database is not reachable.", code="database_unavailable", retry_after=5))
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
+from poe_gateway.api.asgi import route_of
 from poe_gateway.pool.account import Cause, Health, State
 from tests.accounts.support import ADMIN_KEY
 from tests.admin.support import CANARY, Desk
@@ -219,6 +220,20 @@ async def test_a_database_that_is_away_is_503(desk: Desk) -> None:
     error = (await desk.call("GET", "/accounts", 503))["error"]
     assert error["code"] == "database_unavailable"
     assert (await desk.call("POST", "/accounts/upsert", 503, json=SEED))["error"]["type"] == "overloaded_error"
+
+
+async def test_routes_are_labelled_by_their_whole_template(desk: Desk) -> None:
+    seen: list[str] = []
+
+    async def looking(scope: Any, receive: Any, send: Any) -> None:
+        await desk.app(scope, receive, send)
+        seen.append(route_of(scope))
+
+    transport = httpx.ASGITransport(app=looking)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+        for path in ("/admin/accounts", "/admin/accounts/x/test", "/admin/keys", "/admin/models/reload"):
+            await client.request("GET" if "s/" not in path else "POST", path, headers={"X-API-Key": ADMIN_KEY})
+    assert seen == ["/admin/accounts", "/admin/accounts/{account_id}/test", "/admin/keys", "/admin/models/reload"]
 
 
 async def test_every_route_is_documented(desk: Desk) -> None:

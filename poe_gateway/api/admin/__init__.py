@@ -9,9 +9,8 @@ from poe_gateway.api.deps import AdminRoute, errors, require_admin
 
 
 def router() -> APIRouter:
-    """All of /admin."""
+    """All of /admin. Each part spells its paths in full: they are the labels of logs and metrics."""
     routes = APIRouter(
-        prefix="/admin",
         dependencies=[Depends(require_admin)],
         responses=errors(401, 503),
         route_class=AdminRoute,

@@ -116,7 +116,7 @@ async def test(account_id: AccountId, rooms: Rooms, form: TestForm | None = None
 
 def router() -> APIRouter:
     """Routes under /admin/accounts; those with a fixed last part are ``pool``'s and come first."""
-    routes = APIRouter(prefix="/accounts", tags=["admin: accounts"], route_class=AdminRoute)
+    routes = APIRouter(prefix="/admin/accounts", tags=["admin: accounts"], route_class=AdminRoute)
     routes.add_api_route("/upsert", upsert, methods=["POST"], responses=errors(400, 422))
     routes.add_api_route("", page, methods=["GET"], responses=errors(422))
     routes.add_api_route("/{account_id}", one, methods=["GET"], responses=errors(404))

@@ -71,7 +71,7 @@ def _shown(key: ServiceKey) -> KeyView:
 
 def router() -> APIRouter:
     """Routes under /admin/keys."""
-    routes = APIRouter(prefix="/keys", tags=["admin: keys"], route_class=AdminRoute)
+    routes = APIRouter(prefix="/admin/keys", tags=["admin: keys"], route_class=AdminRoute)
     routes.add_api_route("", keys, methods=["GET"])
     routes.add_api_route("", create, methods=["POST"], status_code=201, responses=errors(422))
     routes.add_api_route("/{key_id}/revoke", revoke, methods=["POST"], responses=errors(404))

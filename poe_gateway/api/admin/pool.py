@@ -142,7 +142,7 @@ def _provider(upstream: Upstream) -> ProviderView:
 
 def router() -> APIRouter:
     """Routes under /admin."""
-    routes = APIRouter(tags=["admin: pool"], route_class=AdminRoute)
+    routes = APIRouter(prefix="/admin", tags=["admin: pool"], route_class=AdminRoute)
     routes.add_api_route("/accounts/summary", summary, methods=["GET"])
     routes.add_api_route(
         "/accounts/refresh-points", refresh_points, methods=["POST"], responses=errors(400, 404, 409, 422, 502)

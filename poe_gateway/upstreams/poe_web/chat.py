@@ -71,9 +71,9 @@ class Exchange:
             router.end_send()
             sending = False
             self._running = True
+            self._reply.human_id = sent.human_id
             state: dict[str, Any] = {"chatId": self._chat_id, "chatCode": self._chat_code, "bot": self._bot}
             yield Bound(state)
-            self._reply.human_id = sent.human_id
             for event in self._apply(sent.reply):
                 yield event
             async with aclosing(self._read(box)) as answer:
