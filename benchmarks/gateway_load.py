@@ -198,10 +198,9 @@ def report(results: dict[str, list[tuple[Figures, Figures, float]]]) -> None:
         return statistics.median(getattr(row[pick], field) for row in results[name])
 
     base_rps, base_p50 = median("bare", 0, "rps"), median("bare", 1, "p50_ms")
-    print(
-        "| target | req/s, 64 connections | of bare | CPU us/req | p50 ms, one at a time | added p50 ms | p99 ms | errors |"
-    )
-    print("|---|---|---|---|---|---|---|---|")
+    heads = ("target", "req/s (64 connections)", "of bare", "CPU us/req", "p50 ms (one at a time)", "added p50 ms")
+    print("| " + " | ".join((*heads, "p99 ms", "errors")) + " |")
+    print("|---" * (len(heads) + 2) + "|")
     for name, rows in results.items():
         rps, p50 = median(name, 0, "rps"), median(name, 1, "p50_ms")
         cpu = statistics.median(row[2] for row in rows)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
+_PAIRS = tuple(first + second for first in _ALPHABET for second in _ALPHABET)
 
 
 class Clock(Protocol):
@@ -46,7 +47,8 @@ class Ids:
     def new(self, prefix: str, size: int = 20) -> str:
         """``<prefix>_<size characters of base 32>``; 20 characters carry 100 bits."""
         bits = self.rng.getrandbits(5 * size)
-        return prefix + "_" + "".join(_ALPHABET[(bits >> (5 * i)) & 31] for i in range(size))
+        text = "".join([_PAIRS[(bits >> shift) & 1023] for shift in range(0, 5 * size, 10)])
+        return f"{prefix}_{text[:size]}"
 
     def secret(self, size: int = 32) -> str:
         """URL-safe text carrying ``size`` random bytes from the operating system."""

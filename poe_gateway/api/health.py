@@ -52,7 +52,8 @@ async def readyz(request: Request) -> Ready:
 
 async def metrics(request: Request) -> Response:
     """Prometheus metrics over all worker processes."""
-    body, content_type = request.app.state.gateway.exposition()
+    # Figures of several processes are read from files.
+    body, content_type = await asyncio.to_thread(request.app.state.gateway.exposition)
     return Response(body, media_type=content_type)
 
 

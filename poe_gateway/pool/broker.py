@@ -86,6 +86,7 @@ class Broker:
         self._timers: list[tuple[datetime, str]] = []
         self._offers: dict[str, dict[str, Seat]] = {}
         self._allowed: Counter[str] = Counter()
+        self._counts: dict[str, int] | None = None
         self._blocks = 0
         self._hold = _HOLD_GUESS
         self._day = reset_day(clock.now(), policy.reset)
@@ -102,6 +103,7 @@ class Broker:
                 seat = Seat(transitions.as_of(stored, now, self.policy, self._day))
                 self.seats[stored.id] = seat
                 self._offers.setdefault(stored.offer, {})[stored.id] = seat
+                self._counts = None
                 self._settle_seat(seat, None, now)
                 continue
             if stored.rev < seat.account.rev:
@@ -154,6 +156,7 @@ class Broker:
 
     def _unseat(self, seat: Seat) -> None:
         """Take a seat out of its offer's rows and counts."""
+        self._counts = None
         account = seat.account
         self._index.remove(seat)
         if seat.allowed:
@@ -474,7 +477,9 @@ class Broker:
 
     def offers(self) -> dict[str, int]:
         """Number of accounts by offer."""
-        return {offer: len(seats) for offer, seats in self._offers.items() if seats}
+        if self._counts is None:
+            self._counts = {offer: len(seats) for offer, seats in self._offers.items() if seats}
+        return self._counts
 
     def seats_of(self, offer: str) -> list[Seat]:
         return list(self._offers.get(offer, {}).values())

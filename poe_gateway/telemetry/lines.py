@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
 from poe_gateway.telemetry.events import (
@@ -31,6 +33,7 @@ _MESSAGES: dict[type[Event], str] = {
     LoopLag: "event loop lag",
 }
 _UNTOLD: tuple[object, ...] = (None, "", {}, ())
+_NUMBERS = {name: logging.getLevelNamesMapping()[name.upper()] for name in ("debug", "info", "warning", "error")}
 _BAD_STATES = frozenset({"invalid"})
 
 
@@ -45,7 +48,10 @@ class LogListener:
             fields = {name: value for name, value in record.fields.items() if name != "event"}
             getattr(self._log, record.level)(record.message, **fields)
             return
-        write = getattr(self._log, level_of(record))
+        level = level_of(record)
+        if not self._log.is_enabled_for(_NUMBERS[level]):
+            return
+        write = getattr(self._log, level)
         write(_MESSAGES[type(record)], **_told(record))
 
 

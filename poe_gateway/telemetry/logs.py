@@ -6,6 +6,7 @@ library's (uvicorn, asyncio, drivers), Python warnings, and the telemetry record
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import threading
@@ -111,10 +112,25 @@ class _Sink:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._lock = threading.Lock()
+        self._flush_due = False
 
     def msg(self, line: bytes) -> None:
         with self._lock:
             self._out.write(line + b"\n")
+            if self._flush_due:
+                return
+            try:
+                loop = asyncio.get_running_loop()
+            except RuntimeError:
+                self._out.flush()
+                return
+            self._flush_due = True
+        # Lines of one turn of the event loop go out together: a system call for each would cost more than the line.
+        loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._flush_due = False
             self._out.flush()
 
     debug = info = warning = warn = error = critical = exception = fatal = log = msg

@@ -7,11 +7,20 @@ ever a label. Children are looked up once per combination of label values and ke
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -38,6 +47,10 @@ _LONG = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320,
 _WAITS = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 _LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
+if getattr(values.ValueClass, "_multiprocess", False):
+    # The library asks the kernel for the pid at every sample to notice forks; workers are spawned, never forked.
+    _own = os.getpid()
+    values.ValueClass = values.MultiProcessValue(process_identifier=lambda: _own)  # type: ignore[no-untyped-call]
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 

@@ -50,9 +50,7 @@ def test_the_seeds_first_request_and_the_sdk_in_both_modes(demo: GatewayServer) 
 
 def test_without_being_asked_a_stream_carries_no_usage(demo: GatewayServer) -> None:
     chunks = list(
-        demo.client().chat.completions.create(
-            model="mock-1", messages=[{"role": "user", "content": "hi"}], stream=True
-        )
+        demo.client().chat.completions.create(model="mock-1", messages=[{"role": "user", "content": "hi"}], stream=True)
     )
     assert all(chunk.choices and chunk.usage is None for chunk in chunks)
 
@@ -72,9 +70,7 @@ def test_errors_have_the_classes_and_codes_that_the_sdk_knows(demo: GatewayServe
             demo.client(key).chat.completions.create(**ask)  # type: ignore[call-overload]
         assert refused.value.code == "invalid_api_key"
     with pytest.raises(openai.APIStatusError) as large:
-        client.chat.completions.create(
-            model="mock-1", messages=[{"role": "user", "content": "x" * (21 * 1024 * 1024)}]
-        )
+        client.chat.completions.create(model="mock-1", messages=[{"role": "user", "content": "x" * (21 * 1024 * 1024)}])
     assert large.value.status_code == 413
 
 
@@ -134,9 +130,7 @@ def test_health_models_docs_and_metrics(demo: GatewayServer) -> None:
         demo.client().models.retrieve("a/b/c")
 
 
-def test_a_bootstrap_key_is_stored_once_and_never_in_the_clear(
-    gateway: Start, mongo_uri: str, db_name: str
-) -> None:
+def test_a_bootstrap_key_is_stored_once_and_never_in_the_clear(gateway: Start, mongo_uri: str, db_name: str) -> None:
     from pymongo import MongoClient
 
     gateway().stop()

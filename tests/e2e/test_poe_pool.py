@@ -158,10 +158,10 @@ def test_the_operator_sees_points_and_refreshes_them(poe: Any) -> None:
 def test_no_secret_leaves_the_vault(poe: Any, mongo_uri: str, db_name: str) -> None:
     """Canaries of one whole life (upsert, chats, failures, listing) are in no log, answer or plain field."""
     from bson import decode_all
+    from bson.codec_options import CodecOptions
+    from bson.raw_bson import RawBSONDocument
     from pymongo import MongoClient
     from pymongo.collection import Collection
-    from bson.raw_bson import RawBSONDocument
-    from bson.codec_options import CodecOptions
 
     server, site = poe(4, "--clearance")
     bodies: list[str] = []
