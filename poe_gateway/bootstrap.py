@@ -58,6 +58,8 @@ from poe_gateway.vault import Vault
 _FOLLOW = 0.5
 """Seconds between two looks at what other processes changed; a doorbell shortens it."""
 _TICK = 0.25
+_FETCH_NEXT = 0.05
+_FETCH_PAUSE = 1.0
 
 
 def pool_policy(settings: Settings) -> PoolPolicy:
@@ -198,6 +200,7 @@ class Gateway:
         self._keep_running("journal", broker.journal.flush_forever)
         self._keep_running("follow", self._follow)
         self._keep_running("tick", self._tick)
+        self._keep_running("credentials", self._fetch_credentials)
         if settings.serve.demo_pool:
             await self._ensure_demo_pool()
         self._keep_running("scheduler", self._scheduler(db).run)
@@ -291,6 +294,16 @@ class Gateway:
             if limits:
                 self.keeper.limits_changed()
             self.keeper.ring()
+
+    async def _fetch_credentials(self) -> None:
+        """Sealed credentials of the accounts held here are at hand before a request needs them."""
+        while True:
+            held = (seat.account for seat in self.broker.seats.values() if seat.held and seat.allowed)
+            try:
+                fetched = await self._keychain.prefetch(held)
+            except StoreUnavailable:
+                fetched = 0
+            await asyncio.sleep(_FETCH_NEXT if fetched else _FETCH_PAUSE)
 
     async def _tick(self) -> None:
         """Due moments of the pool happen even when nobody asks; and the event loop's lag is measured."""

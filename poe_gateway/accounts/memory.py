@@ -70,6 +70,10 @@ class MemoryBook:
             del self.sealed[key]
         return self._hub.delete(account_id)
 
+    async def credentials_of(self, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+        await self._hub.call()
+        return {version: self.sealed[version] for version in versions if version in self.sealed}
+
     async def credentials(self, account_id: str, credential_rev: int) -> bytes | None:
         await self._hub.call()
         return self.sealed.get((account_id, credential_rev))

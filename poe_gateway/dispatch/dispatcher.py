@@ -133,7 +133,7 @@ class Dispatcher:
     async def _attempt(self, journey: _Journey, lease: Lease) -> ChatStream | None:
         """One attempt on one slot: a stream, or None when another account should be tried. Raises GatewayError."""
         journey.attempts += 1
-        ref = self._keychain.at_hand(lease.account) or await self._open(journey, lease)
+        ref = await self._open(journey, lease)
         if ref is None:
             return None
         attempt, request, bound = self._prepare(journey, lease)
@@ -145,9 +145,9 @@ class Dispatcher:
             return None
 
     async def _open(self, journey: _Journey, lease: Lease) -> AccountRef | None:
-        """Credentials that are not at hand; None when they cannot be read (the account is set aside)."""
+        """The account's credentials, at hand as a rule; None when they cannot be read (the account is set aside)."""
         try:
-            return await self._keychain.ref(lease.account)
+            return self._keychain.at_hand(lease.account) or await self._keychain.ref(lease.account)
         except VaultError as error:
             now, detail = self._clock.now(), str(error)
             self._broker.step(lease.account.id, lambda account: transitions.unreadable(account, now, detail))

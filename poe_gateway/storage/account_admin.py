@@ -123,6 +123,21 @@ class MongoAccountAdmin:
             )
         return None if document is None else bytes(document["sealed"])
 
+    async def credentials_of(self, versions: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+        """The sealed documents of many accounts' versions (account id, version); missing ones are left out."""
+        wanted = set(versions)
+        found = self._credentials.find(
+            {"account_id": {"$in": [account_id for account_id, _ in versions]}},
+            {"account_id": 1, "rev": 1, "sealed": 1, "_id": 0},
+            batch_size=1000,
+        )
+        with guarded():
+            return {
+                (each["account_id"], each["rev"]): bytes(each["sealed"])
+                async for each in found
+                if (each["account_id"], each["rev"]) in wanted
+            }
+
     async def sealed_otherwise(self, kid: str, limit: int = 100) -> list[tuple[str, int, bytes]]:
         """Up to ``limit`` versions (account id, version, sealed) that another key than ``kid`` sealed: for rotation."""
         with guarded(30.0):

@@ -2,10 +2,15 @@
 
 The driver's connection pool is unfair when tasks outnumber connections, so it is large. Messages never hold the
 connection string: what the driver says about a failure stays out of them too, since it may quote parts of it.
+
+Cancellation is kept: the driver sends with ``asyncio.wait_for``, which before Python 3.12 loses a cancellation that
+arrives in the very step in which sending ends; the task would go on as if nobody had asked it to stop. ``guarded``
+notices that and raises what was lost.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -89,16 +94,27 @@ def guarded(seconds: float = _PATIENCE) -> Iterator[None]:
     """Bound the operations within by ``seconds`` in all and translate the driver's errors.
 
     Raises StoreUnavailable where the database was away or too slow, StoreRefused where it does not admit us. Other
-    errors (a duplicate key, a malformed operation) pass unchanged.
+    errors (a duplicate key, a malformed operation) pass unchanged. To be used within a task.
     """
+    before = cancellations()
     try:
         with pymongo.timeout(seconds):
             yield
     except (ConnectionFailure, OperationFailure, ConfigurationError) as error:
+        if cancellations() > before:
+            raise asyncio.CancelledError from None
         translated = _translate(error)
         if translated is None:
             raise
         raise translated from None
+    if cancellations() > before:
+        raise asyncio.CancelledError
+
+
+def cancellations() -> int:
+    """How often the running task was asked to stop. More than before, and no CancelledError: it was lost."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def _translate(error: PyMongoError) -> StoreUnavailable | None:

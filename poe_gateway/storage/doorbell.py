@@ -13,7 +13,7 @@ from typing import Any
 from pymongo.errors import OperationFailure, PyMongoError
 
 from poe_gateway.storage import schema
-from poe_gateway.storage.client import Database
+from poe_gateway.storage.client import Database, cancellations
 
 _RETRY = 1.0
 """Seconds before a broken stream is opened again."""
@@ -74,8 +74,9 @@ class Doorbell:
     async def close(self) -> None:
         """Stop listening."""
         if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            while not self._listening.done():  # the driver may lose a cancellation, see ``client``
+                self._listening.cancel()
+                await asyncio.wait({self._listening}, timeout=0.2)
 
     async def _listen(self) -> None:
         while True:
@@ -84,8 +85,11 @@ class Doorbell:
                 async with await self._db.watch(_STAGES, max_await_time_ms=2000) as stream:
                     self.open = True
                     self._rang.set()  # something may have happened before the stream was open
-                    async for _ in stream:
-                        self._rang.set()
+                    while stream.alive:
+                        if await stream.try_next() is not None:
+                            self._rang.set()
+                        if cancellations():
+                            raise asyncio.CancelledError
             except OperationFailure as error:
                 if error.code in _NO_STREAMS:
                     return

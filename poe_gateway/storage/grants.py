@@ -88,8 +88,9 @@ class MongoGrants:
         return Membership(live=tuple(sorted([str(each["_id"]) async for each in live])))
 
     async def leave(self, instance: str) -> None:
-        with guarded(_LONG):
+        with guarded():
             await self._instances.update_one({"_id": instance}, {"$set": {"state": "dead"}})
+        with guarded(_LONG):
             await self._bury([instance])
 
     # Slots.
@@ -180,22 +181,20 @@ class MongoGrants:
     async def reclaim(self) -> int:
         """See GrantStore. Every fifth call also looks for grants of unknown processes and for stale marks."""
         self._rounds += 1
-        with guarded(_LONG):
-            declared: list[str] = []
-            dead: list[str] = []
-            suspects = self._instances.find({"$or": [{"state": "dead"}, {"$expr": _LAPSED}]})
-            async for document in suspects:
-                name = str(document["_id"])
-                if document["state"] == "live":
-                    result = await self._instances.update_one(
-                        {"_id": name, "state": "live", "$expr": _LAPSED}, {"$set": {"state": "dead"}}
-                    )
-                    if result.matched_count == 0:
-                        continue  # it renewed after all, or somebody else was first
+        declared: list[str] = []
+        with guarded():
+            found = await self._instances.find({"$or": [{"state": "dead"}, {"$expr": _LAPSED}]}).to_list()
+            # Those who are called dead already: their undertaker died on the way, or is at it.
+            dead = [str(each["_id"]) for each in found if each["state"] == "dead"]
+            for name in [str(each["_id"]) for each in found if each["state"] == "live"]:
+                result = await self._instances.update_one(
+                    {"_id": name, "state": "live", "$expr": _LAPSED}, {"$set": {"state": "dead"}}
+                )
+                if result.matched_count:  # else it renewed after all, or somebody else was first
                     declared.append(name)
-                dead.append(name)  # with those whose undertaker died on the way
-            if dead:
-                await self._bury(dead)
+        with guarded(_LONG):
+            if dead or declared:
+                await self._bury(dead + declared)
             if self._rounds % _SWEEP_EVERY == 0:
                 await self._sweep()
         return len(declared)

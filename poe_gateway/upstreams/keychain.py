@@ -1,12 +1,14 @@
-"""The key chain: opened credentials of the accounts in use, for the shortest time that keeps requests fast.
+"""The key chain: credentials of the accounts in use, opened for the shortest time that keeps requests fast.
 
-The vault is opened only after a slot was won. Opened credentials live in this process's memory for at most
-``_KEEP`` seconds after they were read, for at most ``_SIZE`` accounts.
+Sealed credentials are fetched ahead of need, in batches, and kept as they are: useless without the vault. They are
+opened only after a slot was won; an opened document lives in this process's memory for at most ``_KEEP`` seconds.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Protocol
 
 from poe_gateway.clock import Clock
@@ -16,33 +18,42 @@ from poe_gateway.vault import Vault, VaultError
 
 _KEEP = 300.0
 _SIZE = 20_000
+"""Accounts whose credentials are kept here, opened or sealed (about 1 KiB each)."""
+_BATCH = 500
+
+Version = tuple[str, int]
+"""Account id and ``credential_rev``."""
 
 
 class CredentialStore(Protocol):
-    """The cold collection of sealed credentials."""
+    """The cold collection of sealed credentials. Methods raise StoreUnavailable."""
 
     async def credentials(self, account_id: str, credential_rev: int) -> bytes | None:
-        """The sealed document of that version, None when there is none. Raises StoreUnavailable."""
+        """The sealed document of that version, None when there is none."""
+
+    async def credentials_of(self, versions: Sequence[Version]) -> dict[Version, bytes]:
+        """The same for many; versions that are not there are left out."""
 
 
 class Keychain:
-    """Opens credentials. Raises VaultError for what is missing or sealed with another key."""
+    """Opens credentials."""
 
     def __init__(self, store: CredentialStore, vault: Vault, clock: Clock) -> None:
         self._store = store
         self._vault = vault
         self._clock = clock
+        self._sealed: dict[str, tuple[int, bytes]] = {}
         self._opened: OrderedDict[str, tuple[float, AccountRef]] = OrderedDict()
 
     def at_hand(self, account: Account) -> AccountRef | None:
-        """The opened credentials if they are in memory; never waits."""
+        """The opened credentials if they are in memory; never waits. Raises VaultError."""
         entry = self._opened.get(account.id)
-        if entry is None or entry[1].credential_rev != account.credential_rev or entry[1].offer != account.offer:
-            return None
-        if entry[0] < self._clock.monotonic():
+        if entry is not None and entry[1].credential_rev == account.credential_rev and entry[1].offer == account.offer:
+            if entry[0] >= self._clock.monotonic():
+                return entry[1]
             del self._opened[account.id]
-            return None
-        return entry[1]
+        version, sealed = self._sealed.get(account.id, (-1, b""))
+        return self._open(account, sealed) if version == account.credential_rev else None
 
     async def ref(self, account: Account) -> AccountRef:
         """The account with its credentials. Raises VaultError, StoreUnavailable."""
@@ -52,6 +63,9 @@ class Keychain:
         sealed = await self._store.credentials(account.id, account.credential_rev)
         if sealed is None:
             raise VaultError("no credentials are stored for this account")
+        return self._open(account, sealed)
+
+    def _open(self, account: Account, sealed: bytes) -> AccountRef:
         ref = AccountRef(
             id=account.id,
             name=account.name,
@@ -65,6 +79,23 @@ class Keychain:
             self._opened.popitem(last=False)
         return ref
 
+    async def prefetch(self, accounts: Iterable[Account]) -> int:
+        """Fetch sealed credentials that are not here yet, one batch; how many were fetched. Raises StoreUnavailable."""
+        unknown = (-1, b"")
+        versions = (
+            (account.id, account.credential_rev)
+            for account in accounts
+            if self._sealed.get(account.id, unknown)[0] != account.credential_rev
+        )
+        missing = list(islice(versions, _BATCH))
+        if not missing or len(self._sealed) + len(missing) > _SIZE:
+            return 0
+        found = await self._store.credentials_of(missing)
+        for (account_id, version), sealed in found.items():
+            self._sealed[account_id] = (version, sealed)
+        return len(found)
+
     def forget(self, account_id: str) -> None:
-        """Drop what is opened of an account."""
+        """Drop what is here of an account."""
         self._opened.pop(account_id, None)
+        self._sealed.pop(account_id, None)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
 import traceback
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
-from pymongo.errors import DuplicateKeyError, OperationFailure
+from pymongo.errors import AutoReconnect, DuplicateKeyError, OperationFailure
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.pool.store import Ask, StoreUnavailable
+from poe_gateway.pool.store import Ask, Membership, StoreUnavailable
 from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.client import (
     BadMongoUri,
@@ -41,7 +45,8 @@ async def test_an_absent_server_is_unavailable_soon() -> None:
             await ping(client)
         assert PASSWORD not in told(away.value)
         grants = MongoGrants(db)
-        calls = [grants.join("a", 1.0), grants.take("a", [Ask(key="x", hold=1, cap=1)]), grants.reclaim()]
+        calls: list[Coroutine[Any, Any, Any]] = [grants.join("a", 1.0), grants.reclaim(), grants.leave("a")]
+        calls += [grants.take("a", [Ask(key="x", hold=1, cap=1)])]
         calls += [MongoAccounts(db, SystemClock()).load(), MongoAccounts(db, SystemClock()).change({"x": lambda a: a})]
         for result in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(result, StoreUnavailable)
@@ -125,3 +130,56 @@ async def test_the_pool_of_connections_is_large(mongo_uri: str) -> None:
 async def test_change_streams_are_known(client: Client, standalone_db: Database) -> None:
     assert await has_change_streams(client)
     assert not await has_change_streams(standalone_db.client)
+
+
+async def test_a_cancellation_that_the_driver_loses_is_raised_all_the_same() -> None:
+    async def losing(error: Exception | None) -> None:
+        with guarded():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(10)
+            if error is not None:
+                raise error
+
+    for error in (None, AutoReconnect("away")):
+        task = asyncio.create_task(losing(error))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_work_after_a_cancellation_is_not_cancelled_again(db: Database) -> None:
+    """A task that was asked to stop may still tidy up in the database."""
+    tidied: list[Membership] = []
+
+    async def working() -> None:
+        try:
+            await asyncio.sleep(10)
+        finally:
+            tidied.append(await MongoGrants(db).join("a", 5.0))
+
+    task = asyncio.create_task(working())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert tidied == [Membership(live=("a",))]
+
+
+async def test_tasks_in_the_database_always_stop_when_told(db: Database) -> None:
+    rng = random.Random(1)
+    grants = MongoGrants(db)
+
+    async def forever() -> None:
+        while True:
+            await grants.wanted("a")
+
+    for _ in range(60):
+        tasks = [asyncio.create_task(forever()) for _ in range(10)]
+        await asyncio.sleep(0.02 * rng.random())
+        for task in tasks:
+            task.cancel()
+            await asyncio.sleep(0)
+        done, pending = await asyncio.wait(tasks, timeout=10.0)
+        assert not pending
+        assert all(task.cancelled() for task in done)

@@ -114,6 +114,15 @@ async def test_it_opens_again_after_its_cursor_was_killed(bell: Doorbell, db: Da
     assert await bell.wait(5.0)
 
 
+async def test_it_always_closes(db: Database) -> None:
+    for number in range(10):
+        bell = Doorbell(db)
+        await bell.wait(0.003 * number)
+        since = time.monotonic()
+        await bell.close()
+        assert time.monotonic() - since < 1.5
+
+
 async def test_on_a_standalone_it_only_waits(standalone_db: Database) -> None:
     bell = Doorbell(standalone_db)
     assert not await bell.wait(0.5)
