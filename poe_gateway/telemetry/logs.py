@@ -171,6 +171,7 @@ def _adopt_standard_library(funnel: logging.Handler, level: int) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
+        logger.setLevel(logging.NOTSET)  # one level for all: the root's
     for name, least in _QUIET.items():
         logger = logging.getLogger(name)
         logger.handlers = []
