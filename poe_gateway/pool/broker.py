@@ -31,6 +31,8 @@ from poe_gateway.pool.queue import Lane, Ticket, WaitingLine
 from poe_gateway.pool.renewal import next_reset, reset_day
 from poe_gateway.pool.store import AccountStore
 
+_OWN_GONE = "session_account_unavailable"
+"""Code with which those who wait for one particular account are told that it left service."""
 _HOLD_GUESS = 5.0
 """Seconds a slot is believed to be used before anything was measured."""
 
@@ -230,8 +232,8 @@ class Broker:
         patience = want.deadline if want.steadfast else min(want.deadline, since + self.policy.affinity_patience)
         try:
             return await self._wait(want, Lane(want.offers, want.model, want.affinity), since, patience)
-        except Overloaded:
-            if want.steadfast:
+        except Overloaded as error:
+            if want.steadfast and error.code != _OWN_GONE:
                 raise
             return None
 
@@ -413,7 +415,7 @@ class Broker:
                     for ticket in list(self.line.next_in(lane)):
                         self.line.leave(ticket)
                         if not ticket.granted.done():
-                            ticket.granted.set_exception(Overloaded(code="session_account_unavailable"))
+                            ticket.granted.set_exception(Overloaded(code=_OWN_GONE))
                 continue
             if any(self._allowed[offer] > 0 for offer in lane.offers):
                 continue

@@ -225,6 +225,16 @@ async def test_affinity_waits_for_its_busy_account() -> None:
     assert (await waiting).account.id == "a"
 
 
+async def test_a_steadfast_session_is_told_when_its_account_falls_ill_while_it_waits() -> None:
+    bench = Bench(account("a", max_inflight=1), account("b"))
+    own = await bench.lease(affinity="a")
+    waiting = asyncio.create_task(bench.lease(affinity="a", steadfast=True, seconds=5))
+    await asyncio.sleep(0)
+    bench.broker.settle(own, Unauthorized())
+    with pytest.raises(SessionLost):
+        await waiting
+
+
 async def test_the_daily_reset_returns_depleted_accounts_to_service_without_any_job() -> None:
     bench = Bench(account("a"))
     bench.broker.settle(await bench.lease(), Depleted())
