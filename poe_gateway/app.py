@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
+import os
+import signal
+import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +22,8 @@ def _settings() -> Settings:
         return load_settings()
     except SettingsError as error:
         print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+        # uvicorn's word for a worker that will never start: its supervisor ends instead of trying for ever.
+        raise SystemExit(3) from None
 
 
 settings = _settings()
@@ -30,6 +36,16 @@ from poe_gateway.telemetry import logs  # noqa: E402
 logs.configure(settings.log.format, settings.log.level)
 
 
+async def _end_with_supervisor() -> None:
+    """A supervisor that was killed stops no workers, and they would keep the port from the next start."""
+    supervisor = multiprocessing.parent_process()
+    if supervisor is None:
+        return
+    while supervisor.is_alive():  # noqa: ASYNC110 - another process
+        await asyncio.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @asynccontextmanager
 async def lifespan(application: Any) -> AsyncIterator[None]:
     """Start the rooms before the first request, stop them after the last."""
@@ -37,9 +53,14 @@ async def lifespan(application: Any) -> AsyncIterator[None]:
     await gateway.open()
     application.state.gateway = gateway
     app.serve(gateway.hot_routes(), gateway.telemetry)
+    # What lives as long as the process is not looked at again by every full collection (milliseconds each).
+    gc.collect()
+    gc.freeze()
+    watch = asyncio.create_task(_end_with_supervisor())
     try:
         yield
     finally:
+        watch.cancel()
         await gateway.close()
 
 
