@@ -11,7 +11,7 @@ from poe_gateway.chat.events import TextDelta
 from poe_gateway.pool.outcome import Challenged
 from poe_gateway.upstreams.base import UpstreamFailure
 from poe_gateway.upstreams.poe_web import PoeWeb
-from tests.poe_web.kit import adapter, ask, ref, request
+from tests.poe_web.kit import adapter, ask, ref, request, tuned
 
 KINDS = ["challenge", "challenge:title", "challenge:503"]
 
@@ -137,3 +137,27 @@ async def test_a_clearance_without_its_user_agent_meets_a_challenge(poe: PoeWeb,
     said = await ask(poe, ref(account, drop=("user_agent",)), "hello")
     assert isinstance(said.outcome, Challenged)
     assert "warning" in poe.describe(ref(account, drop=("user_agent",)).credentials).details
+
+
+async def test_requests_made_at_the_same_time_wait_for_the_first_answer(poe: PoeWeb, emulator: Any) -> None:
+    """The first answer may be the challenge that forbids the others: messages, a deletion, a balance."""
+    account = emulator.add_account("busy@example.test", concurrency=8)
+    assert (await ask(poe, ref(account), "one")).finished
+    account.challenge()
+    answers = await asyncio.gather(
+        *(ask(poe, ref(account), f"two {n}") for n in range(6)), poe.read_balance(ref(account)), return_exceptions=True
+    )
+    assert all(isinstance(getattr(each, "outcome", None), Challenged) for each in answers)
+    assert account.stats.after_challenge == []
+
+
+async def test_a_request_that_hangs_does_not_hold_up_the_account(emulator: Any) -> None:
+    account = emulator.add_account("slow@example.test", concurrency=8)
+    async with adapter(emulator, options=tuned(turn_wait=0.1)) as poe:
+        await poe.prewarm(ref(account))
+        slow = asyncio.create_task(ask(poe, ref(account), "slow [[hold:2]]"))
+        await asyncio.sleep(0.05)
+        started = asyncio.get_running_loop().time()
+        assert (await ask(poe, ref(account), "quick")).finished
+        assert asyncio.get_running_loop().time() - started < 1.5
+        assert (await slow).finished

@@ -65,7 +65,9 @@ async def test_what_a_failed_message_is_taken_for(
     assert isinstance(said.outcome, outcome) and said.fate is fate, said.outcome
     assert not said.finished
     assert account.stats.sends_accepted <= 1 and account.stats.duplicate_texts == 0
-    assert account.stats.gql["SendMessageMutation"] == 1, "a message is never sent twice"
+    # A refusal without a known reason may be about the bot's name: its handle is tried once.
+    named = outcome is AdapterDrift and fate is Fate.NOT_SENT and "http" not in marker
+    assert account.stats.gql["SendMessageMutation"] == (2 if named else 1), "a message is never sent twice"
 
 
 async def test_statuses_for_the_caller(poe: PoeWeb, emulator: Any) -> None:

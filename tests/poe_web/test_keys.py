@@ -9,6 +9,8 @@ import pytest
 
 from poe_gateway.pool.outcome import AdapterDrift, Unauthorized
 from poe_gateway.upstreams.poe_web import PoeWeb
+from poe_gateway.upstreams.poe_web.outcomes import Answer
+from poe_gateway.upstreams.poe_web.site import Site
 from tests.poe_emulator import PoeEmulator
 from tests.poe_web.kit import adapter, ask, ref
 
@@ -58,6 +60,14 @@ async def test_a_stale_key_from_the_operator_is_replaced(emulator: Any) -> None:
     assert account.stats.pages == 1
 
 
+async def test_a_key_is_derived_from_a_page_read_after_its_refusal(poe: PoeWeb, emulator: Any) -> None:
+    """Not from one that another question was put to shortly before."""
+    account = emulator.accounts[0]
+    assert (await ask(poe, ref(account), "one [[server-error]]")).failure is not None
+    emulator.rotate_formkey(account)
+    assert (await ask(poe, ref(account), "two")).finished
+
+
 async def test_a_site_that_refuses_fresh_keys_refuses_the_account(emulator: Any) -> None:
     account = emulator.accounts[0]
     async with adapter(emulator) as poe:
@@ -94,6 +104,38 @@ async def test_the_accounts_own_revision_goes_first(emulator: Any) -> None:
 async def test_an_outdated_default_gives_way_to_the_page(emulator: Any) -> None:
     async with adapter(emulator, default_revision="0" * 40) as poe:
         assert (await ask(poe, ref(emulator.accounts[0]), "hello")).finished
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, None])
+async def test_however_an_outdated_default_is_refused(
+    emulator: Any, monkeypatch: pytest.MonkeyPatch, status: int | None
+) -> None:
+    """What the site does with an old revision is not known; ``None`` = "Server Error". One refusal serves all."""
+    real, refused = Site._post, []
+
+    async def post(site: Site, operation: str, variables: Any, keys: Any, *, once: bool) -> Answer:
+        if keys.revision == "0" * 40:
+            refused.append(operation)
+            return Answer(status or 200, {}, b"" if status else b'{"data":null,"errors":[{"message":"Server Error"}]}')
+        return await real(site, operation, variables, keys, once=once)
+
+    monkeypatch.setattr(Site, "_post", post)
+    accounts = [emulator.accounts[0], *(emulator.add_account(f"own{n}@example.test") for n in range(3))]
+    async with adapter(emulator, default_revision="0" * 40) as poe:
+        for account in accounts:
+            # A form key from the operator: only the revision is wrong.
+            assert (await ask(poe, ref(account, formkey=account.formkey), "hello")).finished
+    assert refused == ["subscribe"], "the others are not even refused"
+    assert emulator.stats.reasons() == []
+
+
+async def test_a_401_of_a_live_session_without_news_is_final(poe: PoeWeb, emulator: Any) -> None:
+    account = emulator.accounts[0]
+    assert (await ask(poe, ref(account), "one")).finished
+    account.fail("http:401", where="SendMessageMutation", times=None)
+    said = await ask(poe, ref(account), "two")
+    assert isinstance(said.outcome, Unauthorized)
+    assert account.stats.pages == 2, "the page was asked, and had nothing new to say"
 
 
 async def test_a_new_build_is_noticed(poe: PoeWeb, emulator: Any) -> None:

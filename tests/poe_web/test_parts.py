@@ -20,6 +20,7 @@ from poe_gateway.upstreams.poe_web.messages import Update
 from poe_gateway.upstreams.poe_web.reply import Reply
 from poe_gateway.upstreams.poe_web.router import Mailbox, Router
 from poe_gateway.upstreams.poe_web.sandbox import ENGINE, PAGE, Sandbox, SandboxFailed, SandboxTimeout
+from poe_gateway.upstreams.poe_web.shared import PriceWatch
 
 PROTOCOL = load_protocol()
 
@@ -92,7 +93,7 @@ async def test_chats_stay_apart() -> None:
 
 def _reply(*finished: str) -> Reply:
     reply = Reply(PROTOCOL, set(finished))
-    reply.human_id = "h"
+    reply.human = Update(message_id="h")
     return reply
 
 
@@ -317,3 +318,17 @@ async def test_a_caller_that_leaves_does_not_end_the_work() -> None:
     await asyncio.sleep(0.01)
     first.cancel()
     assert await second == "done"
+
+
+def test_a_site_that_tells_no_prices_is_soon_not_waited_for() -> None:
+    prices = PriceWatch(1.0)
+    for _ in range(3):
+        assert prices.patience == 1.0
+        prices.note(told=False)
+    waits = []
+    for _ in range(40):
+        waits.append(prices.patience)
+        prices.note(told=False)
+    assert waits.count(1.0) == 2, "now and then it gets another chance"
+    prices.note(told=True)
+    assert prices.patience == 1.0

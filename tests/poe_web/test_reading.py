@@ -200,7 +200,8 @@ def test_the_answer_to_a_message() -> None:
             }
         }
     )
-    assert sent is not None and (sent.status, sent.chat_id, sent.chat_code, sent.human_id) == (
+    assert sent is not None and sent.human is not None
+    assert (sent.status, sent.chat_id, sent.chat_code, sent.human.message_id) == (
         "success",
         77,
         "abc",
@@ -260,7 +261,7 @@ def test_scripts_are_sorted_out() -> None:
         '<script type="application/json">{"function": 1}</script>',
         "<script>var c=1</script>",
     )
-    assert facts["app_source"] == "/x/_app-1.js"
+    assert facts["app_sources"] == ["/x/_app-1.js", "/_app-2.js"]
     assert facts["scripts"] == ["window.a=function(){}"]
     assert facts["other_scripts"] == ["function b(){document.title}", "var c=1"]
 
@@ -268,7 +269,7 @@ def test_scripts_are_sorted_out() -> None:
 def test_page_data_at_any_depth() -> None:
     data = {"props": [{"a": {"tchannelData": {"channel": "c"}}}], "buildId": "b" * 20}
     facts = _page(f'<script id="__NEXT_DATA__" type="application/json">{json.dumps(data)}</script>')
-    assert facts["tchannel"] == {"channel": "c"} and facts["revision"] == "b" * 20
+    assert facts["tchannel"] == {"channel": "c"} and facts["build"] == "b" * 20
     assert _page('<script id="__NEXT_DATA__" type="application/json">{"broken</script>')["tchannel"] is None
     deep = "[" * 5000 + "]" * 5000
     assert _page(f'<script id="__NEXT_DATA__" type="application/json">{deep}</script>')["tchannel"] is None

@@ -23,6 +23,8 @@ from tests.storage.making import account, insert
 
 ROUNDS = 16
 PAUSE = 0.3
+LINES = 15
+"""What the workers write down in each round at least."""
 
 
 class Crew:
@@ -40,6 +42,10 @@ class Crew:
         command = [sys.executable, "-m", "tests.storage.grants_worker", self.uri, self.database]
         process = subprocess.Popen([*command, journal.name, str(self.started), str(journal)])
         self.running.append((process, journal))
+
+    def words(self) -> int:
+        """Lines that all workers wrote so far."""
+        return sum(journal.read_bytes().count(b"\n") for journal in self.folder.iterdir())
 
     def kill(self, place: int) -> None:
         process, journal = self.running.pop(place)
@@ -71,7 +77,12 @@ async def test_limits_hold_with_processes_killed_and_paused(
                 pid = crew.running[place][0].pid
                 os.kill(pid, signal.SIGSTOP)
                 asyncio.get_running_loop().call_later(rng.choice([0.2, 1.5]) * LIFETIME, _wake, pid)
+            wanted = crew.words() + LINES
             await _watch(db, PAUSE, highest)
+            for _ in range(100):  # on a busy machine the workers need longer
+                if crew.words() >= wanted:
+                    break
+                await _watch(db, 0.1, highest)
     finally:
         while crew.running:
             os.kill(crew.running[0][0].pid, signal.SIGCONT)

@@ -90,7 +90,7 @@ class PoeWeb:
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
     ) -> AsyncGenerator[ChatEvent, None]:
         """Answer ``request``; see ``Upstream.chat``. ``model`` may be a handle or an upstream name."""
-        exchange = Exchange(self._connection(account), self.protocol.codename(model), request, bound, self._fetch_image)
+        exchange = Exchange(self._connection(account), model, request, bound, self._fetch_image)
         async with aclosing(exchange.events()) as events:
             async for event in events:
                 yield event

@@ -15,11 +15,12 @@ from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.pool.outcome import AdapterDrift, Challenged, Depleted, RateLimited, Rejected, Transient, Unauthorized
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
-from poe_gateway.upstreams.poe_web import outcomes, wire
+from poe_gateway.upstreams.poe_web import naming, outcomes, wire
 from poe_gateway.upstreams.poe_web.attachments import AttachmentError, File, decode_data_url
 from poe_gateway.upstreams.poe_web.connection import Connection
 from poe_gateway.upstreams.poe_web.frames import PushEvent, chat_number
 from poe_gateway.upstreams.poe_web.messages import SendAnswer, Update, pick_reply, send_answer
+from poe_gateway.upstreams.poe_web.outcomes import Refusal
 from poe_gateway.upstreams.poe_web.reply import Reply
 from poe_gateway.upstreams.poe_web.router import Mailbox, Resync
 from poe_gateway.upstreams.poe_web.transcript import fold
@@ -36,13 +37,15 @@ class Exchange:
     def __init__(
         self,
         connection: Connection,
-        bot: str,
+        model: str,
         request: ChatRequest,
         bound: Mapping[str, Any] | None,
         fetch_image: FetchImage | None = None,
     ) -> None:
         self._connection = connection
-        self._bot = bot
+        protocol = connection.shared.protocol
+        self._bot = protocol.codename(model)
+        self._handle = naming.handle_of(request.model, model, protocol)
         self._request = request
         self._fetch_image = fetch_image
         self._options = connection.shared.options
@@ -71,7 +74,7 @@ class Exchange:
             router.end_send()
             sending = False
             self._running = True
-            self._reply.human_id = sent.human_id
+            self._reply.accepted(sent.human, sent.reply)
             state: dict[str, Any] = {"chatId": self._chat_id, "chatCode": self._chat_code, "bot": self._bot}
             yield Bound(state)
             for event in self._apply(sent.reply):
@@ -123,6 +126,36 @@ class Exchange:
         return self._box
 
     async def _send(self, query: str, tokens: list[str]) -> SendAnswer:
+        """Send the message by the bot's mapped name, else once by its handle; see ``naming``."""
+        try:
+            return await self._send_once(query, tokens)
+        except UpstreamFailure as failure:
+            if not naming.may_be_the_name(failure):
+                raise
+            refusal = failure
+        found = await self._look_up()
+        handle = found if isinstance(found, str) else self._handle
+        if handle != self._bot and naming.may_try_again(refusal):
+            mapped, self._bot = self._bot, handle
+            try:
+                return await self._send_once(query, tokens)
+            except UpstreamFailure as failure:
+                if not naming.may_be_the_name(failure) or failure.fate is not Fate.NOT_SENT:
+                    raise
+                self._bot = mapped
+        if found is naming.Lookup.UNKNOWN:
+            self._running = False
+            raise UpstreamFailure(naming.no_such_model(self._request.model))
+        raise refusal
+
+    async def _look_up(self) -> str | naming.Lookup:
+        try:
+            return await naming.look_up(self._connection.site, self._handle)
+        except UpstreamFailure as failure:
+            # The message itself was answered already; this says what the account has come to since.
+            raise UpstreamFailure(failure.outcome, Fate.UNKNOWN if self._running else Fate.NOT_SENT) from None
+
+    async def _send_once(self, query: str, tokens: list[str]) -> SendAnswer:
         """Send the message; the site's acceptance. Raises UpstreamFailure with the message's fate."""
         connection, rng = self._connection, self._connection.shared.ids.rng
         size = connection.shared.protocol.send.nonce_length
@@ -152,7 +185,7 @@ class Exchange:
     def _accepted(self, data: dict[str, Any]) -> SendAnswer:
         connection, sent = self._connection, send_answer(data)
         if sent is None:
-            raise UpstreamFailure(AdapterDrift("the answer to the message has another shape"), Fate.UNKNOWN)
+            raise Refusal(AdapterDrift("the answer to the message has another shape"), Fate.UNKNOWN)
         failure = outcomes.send_failure(
             sent.status,
             sent.status_message,
@@ -163,7 +196,7 @@ class Exchange:
         if failure is not None:
             if self._new and sent.chat_id is not None:
                 connection.delete_later(sent.chat_id)
-            raise UpstreamFailure(failure, Fate.NOT_SENT)
+            raise Refusal(failure, Fate.NOT_SENT)
         return sent
 
     def _adopt(self, sent: SendAnswer) -> int:
@@ -188,9 +221,11 @@ class Exchange:
             if reply.done:
                 self._running = False
                 done_at = now if done_at is None else done_at
-                if reply.points is not None or now - done_at >= options.cost_wait:
+                prices = self._connection.shared.prices
+                if reply.points is not None or now - done_at >= prices.patience:
+                    prices.note(told=reply.points is not None)
                     return
-                wake = done_at + options.cost_wait
+                wake = done_at + prices.patience
             else:
                 limit = min(
                     progressed + (options.stall if reply.begun else options.first_event),
@@ -295,5 +330,6 @@ class Exchange:
             return
         chat_id = self._chat_id if self._chat_id is not None else sent.chat_id
         if chat_id is not None:
-            self._connection.router.close(chat_id, [sent.human_id] if sent.human_id else [])
+            known = sent.human.message_id if sent.human is not None else None
+            self._connection.router.close(chat_id, [known] if known else [])
             await self._stop(chat_id)

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from poe_gateway.upstreams.poe_web.page import PageFacts
 from poe_gateway.upstreams.poe_web.sandbox import ENGINE, Sandbox, SandboxFailed
 
 KEY_LENGTH = 32
+_MOST_CALLS = 8
 _KEY = re.compile(r"[\x21-\x7e]{32}\Z")
 _NAME = r"[A-Za-z_$][\w$]*"
 _SEEDED = re.compile(rf"""window\.({_NAME})\(\s*("[^"\\\n]{{16,512}}"|'[^'\\\n]{{16,512}}')\s*\)""")
@@ -33,7 +36,12 @@ def prelude(user_agent: str, secret: str) -> str:
     )
 
 
-def calls(scripts: list[str], other_scripts: list[str]) -> list[str]:
+def seeded_calls(text: str) -> tuple[str, ...]:
+    """All calls ``window.<name>("<16 or more characters>")`` in a script, as written; at most a few."""
+    return tuple(match.group(0) for match in islice(_SEEDED.finditer(text), _MOST_CALLS))
+
+
+def calls(scripts: list[str], other_scripts: Sequence[str]) -> list[str]:
     """Expressions to try, best first: seeded calls of functions that the scripts define, then the plain call."""
     defining = "\n".join(scripts)
     found: list[str] = []
@@ -48,12 +56,15 @@ def calls(scripts: list[str], other_scripts: list[str]) -> list[str]:
 
 
 def engine_document(
-    facts: PageFacts, secret: str | None, *, user_agent: str, memory: int, seconds: float
+    facts: PageFacts, secret: str | None, seeded: Sequence[str] = (), *, user_agent: str, memory: int, seconds: float
 ) -> dict[str, Any]:
-    """What the engine is asked to run; ``secret`` is the assignment from the app bundle. Raises FormkeyNotFound."""
+    """What the engine is asked to run. Raises FormkeyNotFound.
+
+    ``secret`` is the assignment from the app bundle, ``seeded`` the calls found there.
+    """
     if secret is None:
         raise FormkeyNotFound("the app bundle has no window secret")
-    wanted = calls(facts["scripts"], facts["other_scripts"])
+    wanted = calls(facts["scripts"], [*facts["other_scripts"], *seeded])
     if not wanted:
         raise FormkeyNotFound("the page calls no key function")
     return {
@@ -75,10 +86,17 @@ def key_from(values: list[str]) -> str:
 
 
 async def derive(
-    sandbox: Sandbox, facts: PageFacts, secret: str | None, *, user_agent: str, memory: int, seconds: float
+    sandbox: Sandbox,
+    facts: PageFacts,
+    secret: str | None,
+    seeded: Sequence[str] = (),
+    *,
+    user_agent: str,
+    memory: int,
+    seconds: float,
 ) -> str:
     """Run the page's scripts and return the key. Raises FormkeyNotFound, SandboxFailed."""
-    document = engine_document(facts, secret, user_agent=user_agent, memory=memory, seconds=seconds)
+    document = engine_document(facts, secret, seeded, user_agent=user_agent, memory=memory, seconds=seconds)
     answer = await sandbox.run(ENGINE, document)
     values = answer.get("values")
     if not isinstance(values, list):

@@ -30,7 +30,8 @@ class SendAnswer(msgspec.Struct, frozen=True, kw_only=True):
     status_message: str
     chat_id: int | None
     chat_code: str | None
-    human_id: str | None
+    human: Update | None
+    """The message itself, as the site has stored it."""
     reply: Update | None
     """The bot's message, when it is already in the answer."""
 
@@ -93,7 +94,7 @@ def send_answer(data: dict[str, Any]) -> SendAnswer | None:
         status_message=_text(created.get("statusMessage")) or "",
         chat_id=found if found is not None else chat_number(chat.get("id")),
         chat_code=_text(chat.get("chatCode")),
-        human_id=_id(node),
+        human=update_of(node) if node else None,
         reply=update_of(reply),
     )
 
@@ -131,6 +132,21 @@ def pick_reply(
     return max(candidates, default=(0, 0, None), key=lambda entry: entry[:2])[2]
 
 
+def is_older(update: Update, than: Update) -> bool:
+    """Whether a message was surely there before another one: by creation time and by number.
+
+    Both are tellers of age, neither is promised to be: where one contradicts the other, nothing is sure.
+    """
+    ages: set[int] = set()
+    same_unit = update.created and than.created and update.created < 100 * than.created < 10_000 * update.created
+    if same_unit and update.created != than.created:
+        ages.add(-1 if update.created < than.created else 1)
+    own, other = number(update.message_id), number(than.message_id)
+    if own is not None and other is not None and own != other:
+        ages.add(-1 if own < other else 1)
+    return ages == {-1}
+
+
 def cost_points(data: dict[str, Any]) -> int | None:
     """The price in a jobCostUpdated, in whole points."""
     value = data.get("totalCostPoints")
@@ -139,8 +155,7 @@ def cost_points(data: dict[str, Any]) -> int | None:
     return number(value)
 
 
-def trigger_id(data: dict[str, Any]) -> str | None:
-    """The id of the message that set a job off, where it is told."""
+def trigger_of(data: dict[str, Any]) -> Update | None:
+    """The message that set a job off, where it is told."""
     trigger = data.get("trigger")
-    message = trigger.get("message") if isinstance(trigger, dict) else None
-    return _id({"messageId": message.get("messageId")}) if isinstance(message, dict) else None
+    return update_of(trigger.get("message")) if isinstance(trigger, dict) else None

@@ -12,6 +12,8 @@ class PoeOptions(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float = 30.0
     """One HTTP request, from sending to the last byte."""
     upload_timeout: float = 180.0
+    turn_wait: float = 1.0
+    """How long a request waits for the answer to the account's request before it."""
     socket_open_timeout: float = 15.0
     socket_ping: float = 20.0
     """Protocol ping; a missing pong after half of it ends the socket."""

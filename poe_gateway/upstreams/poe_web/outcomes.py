@@ -25,7 +25,7 @@ from poe_gateway.pool.outcome import (
     Transient,
     Unauthorized,
 )
-from poe_gateway.upstreams.base import Fate
+from poe_gateway.upstreams.base import Fate, UpstreamFailure
 from poe_gateway.upstreams.poe_web.protocol import ProtocolData, Signs
 
 _TITLE = re.compile(r"<title[^>]*>\s*([^<]*?)\s*</title", re.IGNORECASE)
@@ -48,6 +48,10 @@ class StaleKeys(msgspec.Struct, frozen=True):
     """
 
     final: Failure
+
+
+class Refusal(UpstreamFailure):
+    """A well-formed answer that says no, for a reason that the adapter does not know."""
 
 
 def is_challenge(answer: Answer, signs: Signs) -> bool:
@@ -158,9 +162,9 @@ def error_messages(document: Mapping[str, Any]) -> list[str]:
 
 
 def _smells_stale(answer: Answer, signs: Signs) -> bool:
-    """A 403 that is about keys; any other one is about the session."""
+    """A 403 that is about keys; any other one is about the session, or the revision."""
     text = answer.body[:4096].decode("utf-8", "replace").lower()
-    return any(sign in text for sign in (*signs.stale_keys, "csrf"))
+    return any(sign in text for sign in (*signs.stale_keys, *signs.refusal_words))
 
 
 def send_failure(

@@ -21,6 +21,7 @@ _REVISION = re.compile(r"[0-9A-Za-z_-]{6,64}\Z")
 _NOT_REVISIONS = frozenset({"chunks", "css", "media"})
 _SECRET = re.compile(r"""window\.[A-Za-z_$][\w$]*\s*=\s*("[^"\n]*"|'[^'\n]*')""")
 _DEEPEST = 40
+_MOST_APPS = 4
 
 
 class PageFacts(TypedDict):
@@ -33,8 +34,11 @@ class PageFacts(TypedDict):
     """The sentence for suspended accounts stands in the visible text."""
     tchannel: dict[str, Any] | None
     revision: str | None
-    app_source: str | None
-    """Address of the app bundle, as written."""
+    """As the page's addresses have it."""
+    build: str | None
+    """``buildId`` of the page data: usually the revision too, but less sure."""
+    app_sources: list[str]
+    """Addresses that may be the app bundle's, as written, in document order."""
     scripts: list[str]
     """Inline scripts that may define the key function, in document order."""
     other_scripts: list[str]
@@ -51,7 +55,7 @@ class _Reader(HTMLParser):
         self.title = ""
         self.challenge = False
         self.suspended = False
-        self.app_source: str | None = None
+        self.app_sources: list[str] = []
         self.inline: list[str] = []
         self.documents: list[tuple[bool, str]] = []
         self._inside = ""
@@ -85,8 +89,8 @@ class _Reader(HTMLParser):
     def _end_script(self, text: str) -> None:
         source, kind = self._script.get("src"), (self._script.get("type") or "").strip().lower()
         if source:
-            if self.app_source is None and "_app" in source:
-                self.app_source = source
+            if "_app" in source and source not in self.app_sources and len(self.app_sources) < _MOST_APPS:
+                self.app_sources.append(source)
         elif kind == "application/json":
             self.documents.append((self._script.get("id") == "__NEXT_DATA__", text))
         elif text.strip():
@@ -156,8 +160,9 @@ def read_page(html: str, *, challenge_element: str = "", suspended: str = "") ->
         challenge=reader.challenge,
         suspended=reader.suspended,
         tchannel=tchannel,
-        revision=revision_in(html) or build,
-        app_source=reader.app_source,
+        revision=revision_in(html),
+        build=build,
+        app_sources=reader.app_sources,
         scripts=chosen,
         other_scripts=[text for text in reader.inline if text not in chosen],
     )

@@ -34,6 +34,7 @@ _OPERATIONS = frozenset(
         "delete_chat",
         "cancel_jobs",
         "cancel_message",
+        "bot",
     }
 )
 
@@ -106,6 +107,8 @@ class Signs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     challenge_element: str
     stale_keys: tuple[str, ...]
     """Lower-case pieces of error messages about a refused key, tag or token."""
+    refusal_words: tuple[str, ...]
+    """The same, but too common to be looked for anywhere but in the body of a 403."""
     suspended: str
     """The whole sentence that a suspended account is shown."""
     refused_status: tuple[int, ...]

@@ -118,8 +118,8 @@ class PushSocket:
         )
         headers = wire.render_headers(shared.protocol.headers.socket, {"origin": shared.protocol.origin})
         headers["User-Agent"] = self._site.identity.user_agent
-        self._site.check_open()
-        return await shared.edge.open_socket(url, headers=headers)
+        async with self._site.turn():
+            return await shared.edge.open_socket(url, headers=headers)
 
     def _install(self, ws: aiohttp.ClientWebSocketResponse, channel: Channel) -> None:
         if self._site.challenged:

@@ -13,7 +13,7 @@ from poe_gateway.pool.outcome import Transient
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
 from poe_gateway.upstreams.poe_web.delta import GrowingText
 from poe_gateway.upstreams.poe_web.frames import MESSAGE_EVENTS, PushEvent
-from poe_gateway.upstreams.poe_web.messages import Update, cost_points, trigger_id, update_of
+from poe_gateway.upstreams.poe_web.messages import Update, cost_points, is_older, trigger_of, update_of
 from poe_gateway.upstreams.poe_web.outcomes import state_failure
 from poe_gateway.upstreams.poe_web.protocol import ProtocolData
 
@@ -36,7 +36,8 @@ class Reply:
         self._empty_rereads = 0
         self._stuck_rereads = 0
         self._moved = False
-        self.human_id: str | None = None
+        self.human: Update | None = None
+        """The message that this answers, once the site has confirmed it. What is older belongs to earlier turns."""
         self.reply_id: str | None = None
         self.begun = False
         """Some text was seen, status lines of tools included."""
@@ -44,6 +45,16 @@ class Reply:
         self.points: int | None = None
         self.wants_reread = False
         """Something does not add up; the chat itself knows."""
+
+    def accepted(self, human: Update | None, reply: Update | None) -> None:
+        """The site has taken the message; ``reply`` is the bot's, when the site named it in the same breath."""
+        self.human = human
+        if reply is not None and reply.message_id is not None:
+            self._ids.add(reply.message_id)
+
+    @property
+    def human_id(self) -> str | None:
+        return self.human.message_id if self.human is not None else None
 
     @property
     def text(self) -> str:
@@ -89,6 +100,10 @@ class Reply:
             return None
         if message_id is not None and message_id == self.human_id:
             return None
+        if self._is_of_earlier_turn(update):
+            if reread:
+                self._unfinished()
+            return None
         if author in self._protocol.tool_authors:
             self._sign_of_life(message_id)
             return None
@@ -100,6 +115,14 @@ class Reply:
             self._ids.add(message_id)
         self.reply_id = message_id or self.reply_id
         return self._grow(update, reread=reread)
+
+    def _is_of_earlier_turn(self, update: Update) -> bool:
+        """Late events of an earlier turn may come when nobody here remembers it: after a restart, for one."""
+        if update.message_id in self._finished:
+            return True
+        if self.human is None or update.message_id in self._ids or update.message_id in (None, self.reply_id):
+            return False
+        return is_older(update, self.human)
 
     def _sign_of_life(self, message_id: str | None) -> None:
         self.begun = self._moved = True
@@ -141,7 +164,7 @@ class Reply:
     def _take_cancelled(self, event: PushEvent) -> None:
         update = update_of(event.data)
         message_id = update.message_id if update else None
-        if message_id in self._finished or self.done:
+        if self.done or (update is not None and self._is_of_earlier_turn(update)):
             return
         if event.chat_id is None and message_id != self.reply_id:
             return
@@ -160,7 +183,10 @@ class Reply:
         self._job_over = self._job is not None and job == self._job
 
     def _take_cost(self, event: PushEvent) -> None:
-        if trigger_id(event.data) not in self._finished and (points := cost_points(event.data)) is not None:
+        trigger = trigger_of(event.data)
+        if trigger is not None and self._is_of_earlier_turn(trigger):
+            return
+        if (points := cost_points(event.data)) is not None:
             self.points = points
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -37,58 +39,100 @@ class Sandbox:
 
     async def run(self, program: Path, document: dict[str, Any]) -> dict[str, Any]:
         """Feed the document, read the answer. Raises SandboxFailed."""
+        child = _Child(program, orjson.dumps(document), self._answer_bytes)
         async with self._turn:
-            child = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                str(program),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-                env={},
-                cwd=_HERE.anchor,
-                close_fds=True,
-                start_new_session=True,
-            )
+            thread = asyncio.get_running_loop().run_in_executor(None, child.converse)
+            # What a killed child's thread raises is of no interest any more.
+            thread.add_done_callback(lambda done: done.cancelled() or done.exception())
             try:
                 async with asyncio.timeout(self._timeout):
-                    raw = await self._converse(child, orjson.dumps(document))
+                    raw = await asyncio.shield(thread)
             except TimeoutError:
                 raise SandboxTimeout("the sandbox took too long") from None
             finally:
-                await asyncio.shield(_bury(child))
+                child.kill()
+                # A killed child's thread ends at once; its turn is over only then.
+                await asyncio.shield(asyncio.wait([thread]))
         try:
             answer = orjson.loads(raw)
         except orjson.JSONDecodeError:
-            raise SandboxFailed(f"the sandbox ended without an answer (status {child.returncode})") from None
+            raise SandboxFailed(f"the sandbox ended without an answer (status {child.status})") from None
         if not isinstance(answer, dict):
             raise SandboxFailed("the sandbox answered with something else")
         if "error" in answer:
             raise SandboxFailed(str(answer["error"])[:200])
         return answer
 
-    async def _converse(self, child: asyncio.subprocess.Process, document: bytes) -> bytes:
-        """Write everything and read until the end, with a bound on what is read."""
-        if child.stdin is None or child.stdout is None:
+
+class _Child:
+    """One child: ``converse`` in a thread, ``kill`` from anywhere at any time.
+
+    Not by asyncio: under uvloop a child inherits the server's listening sockets in spite of ``close_fds``, and
+    foreign script must not run beside them.
+    """
+
+    def __init__(self, program: Path, document: bytes, answer_bytes: int) -> None:
+        self._command = [sys.executable, "-I", str(program)]
+        self._document = document
+        self._answer_bytes = answer_bytes
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
+        self.status: int | None = None
+
+    def kill(self) -> None:
+        """End the child, or keep it from being started."""
+        with self._lock:
+            self._killed = True
+            if self._process is not None:
+                self._process.kill()
+
+    def converse(self) -> bytes:
+        """Start it, write everything, read until the end, bury it. Blocks; raises SandboxFailed."""
+        with self._lock:
+            if self._killed:
+                raise SandboxFailed("nobody waits for the sandbox any more")
+            process = self._process = self._start()
+        try:
+            return self._exchange(process)
+        finally:
+            with contextlib.suppress(BrokenPipeError):
+                for pipe in (process.stdin, process.stdout):
+                    if pipe is not None:
+                        pipe.close()
+            process.kill()
+            self.status = process.wait()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        try:
+            return subprocess.Popen(  # noqa: S603
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={},
+                cwd=_HERE.anchor,
+                bufsize=0,
+                close_fds=True,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SandboxFailed(f"the sandbox did not start: {type(error).__name__}") from None
+
+    def _exchange(self, process: subprocess.Popen[bytes]) -> bytes:
+        if process.stdin is None or process.stdout is None:
             raise SandboxFailed("the sandbox has no pipes")
         # The child reads all of its input before it writes: one direction after the other cannot deadlock.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            child.stdin.write(document)
-            await child.stdin.drain()
-        child.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            rest = memoryview(self._document)
+            while rest:
+                rest = rest[process.stdin.write(rest) or 0 :]
+            process.stdin.close()
         pieces, size = [], 0
-        while piece := await child.stdout.read(65536):
+        while piece := process.stdout.read(65536):
             size += len(piece)
             if size > self._answer_bytes:
                 raise SandboxFailed("the sandbox answered with too much")
             pieces.append(piece)
-        await child.wait()
+        self.status = process.wait()
         return b"".join(pieces)
-
-
-async def _bury(child: asyncio.subprocess.Process) -> None:
-    """Make sure that the child is gone."""
-    if child.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()

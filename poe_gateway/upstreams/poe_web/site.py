@@ -6,8 +6,9 @@ good when a bot challenge is seen.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 import orjson
@@ -19,7 +20,8 @@ from poe_gateway.upstreams.poe_web.attachments import File, upload_token
 from poe_gateway.upstreams.poe_web.flight import SingleFlight
 from poe_gateway.upstreams.poe_web.identity import Identity
 from poe_gateway.upstreams.poe_web.keys import KeyRing, Keys
-from poe_gateway.upstreams.poe_web.outcomes import Answer, StaleKeys
+from poe_gateway.upstreams.poe_web.outcomes import Answer, Refusal, StaleKeys
+from poe_gateway.upstreams.poe_web.protocol import Signs
 from poe_gateway.upstreams.poe_web.settings import channel_of
 from poe_gateway.upstreams.poe_web.shared import Shared
 from poe_gateway.upstreams.poe_web.wire import Channel
@@ -37,6 +39,11 @@ def _nothing_sent() -> Iterator[None]:
 Ready = Callable[[], Awaitable[None]]
 
 
+def _refusal(answer: Answer, failure: Failure | StaleKeys, signs: Signs) -> bool:
+    """Whether the site has surely not done what it was asked."""
+    return isinstance(failure, StaleKeys) or outcomes.message_fate(answer, failure, signs) is Fate.NOT_SENT
+
+
 class Site:
     """Requests of one account. ``on_challenge`` is called once, synchronously, when the gate closes."""
 
@@ -47,6 +54,7 @@ class Site:
         self._on_challenge = on_challenge
         self._closed: Failure | None = None
         self._ring = KeyRing(shared, identity, self._page, self._asset)
+        self._turn = asyncio.Lock()
         self._channel_flight: SingleFlight[Channel] = SingleFlight()
 
     # ------------------------------------------------------------ the gate
@@ -78,11 +86,12 @@ class Site:
     ) -> dict[str, Any]:
         """One GraphQL operation; the ``data`` of its answer. Raises UpstreamFailure.
 
-        A refusal of the keys is repeated once with fresh ones. ``ready`` is awaited before each try (default:
-        a channel is known). ``once``: the request changes something and is never repeated after a transport
-        error; its failure then carries the message's fate.
+        A refusal of the keys is repeated with another revision, when the page shows one, and once with fresh keys.
+        ``ready`` is awaited before each try (default: a channel is known). ``once``: the request changes something
+        and is never repeated after a transport error; its failure then carries the message's fate.
         """
-        refreshed = False
+        revised = refreshed = False
+        before: Keys | None = None
         while True:
             with _nothing_sent():
                 await (ready or self.ensure_channel)()
@@ -90,17 +99,21 @@ class Site:
             answer = await self._post(operation, variables, keys, once=once)
             result = outcomes.envelope(answer, self.shared.protocol.signs, self.shared.clock.now())
             if isinstance(result, dict):
+                if before is not None:
+                    self.shared.revisions.succeed(before.revision, keys.revision)
                 return result
-            if isinstance(result, StaleKeys):
-                if refreshed:
-                    raise UpstreamFailure(result.final, Fate.NOT_SENT)
-                refreshed = True
-                with _nothing_sent():
-                    await self._refresh(keys)
-            elif refreshed or once or not await self._newer_revision(result, keys):
+            before = before or keys
+            if not revised:
+                revised = True
+                if await self._newer_revision(result, answer, keys):
+                    continue
+            if not isinstance(result, StaleKeys):
                 raise self._failure(result, answer)
-            else:
-                refreshed = True
+            if refreshed:
+                raise UpstreamFailure(result.final, Fate.NOT_SENT)
+            refreshed = revised = True
+            with _nothing_sent():
+                await self._refresh(keys)
 
     async def upload(self, file: File) -> str:
         """Upload one file; its token. Raises UpstreamFailure."""
@@ -138,18 +151,32 @@ class Site:
         await self._ring.refresh(keys)
         self.channel = self._ring.take_channel() or self.channel
 
-    async def _newer_revision(self, failure: Failure, keys: Keys) -> bool:
-        if not isinstance(failure, AdapterDrift) or not keys.revision_seen:
+    async def _newer_revision(self, failure: Failure | StaleKeys, answer: Answer, keys: Keys) -> bool:
+        """Whether the page shows another revision, after an answer that may be about the one that was sent.
+
+        What the site does with an old one is not known: 400, 401, 403 and "Server Error" all have to be reckoned
+        with. All are refusals, so a repeat is safe. For 401 and 403 the page also tells whether the session is dead.
+        """
+        drift = isinstance(failure, AdapterDrift) and answer.status == 200
+        if isinstance(failure, StaleKeys):
+            if not self._ring.blames_revision(keys):
+                return False
+        elif not (answer.status in (401, 403) or drift) or not _refusal(answer, failure, self.shared.protocol.signs):
             return False
-        if not self.shared.revisions.may_refetch(self.shared.clock.monotonic()):
+        try:
+            newer = await self._ring.refetch_revision(keys, sparingly=drift, keys_next=isinstance(failure, StaleKeys))
+        except UpstreamFailure as other:
+            if isinstance(other.outcome, Challenged | Unauthorized):
+                raise UpstreamFailure(other.outcome, Fate.NOT_SENT) from None
             return False
-        newer = await self._ring.refetch_revision(keys)
         # The channel that came with this page is not needed: the one in use is not what failed.
         self._ring.take_channel()
         return newer
 
     def _failure(self, failure: Failure, answer: Answer) -> UpstreamFailure:
-        return UpstreamFailure(failure, outcomes.message_fate(answer, failure, self.shared.protocol.signs))
+        fate = outcomes.message_fate(answer, failure, self.shared.protocol.signs)
+        said_no = answer.status == 200 and isinstance(failure, AdapterDrift) and fate is Fate.NOT_SENT
+        return Refusal(failure, fate) if said_no else UpstreamFailure(failure, fate)
 
     async def _post(self, operation: str, variables: Mapping[str, Any], keys: Keys, *, once: bool) -> Answer:
         signed = wire.graphql(
@@ -244,6 +271,39 @@ class Site:
     ) -> Answer:
         """Send one request as this account. Raises UpstreamFailure on challenges and transport errors only."""
         headers = {**headers, "User-Agent": self.identity.user_agent}
+        async with self.turn():
+            return await self._in_turn(method, url, headers, body, seconds, limit, cookies, repeatable)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One request of the account after the other: the answer to each may be the challenge that forbids the next.
+
+        Who has waited for long goes ahead all the same: a request that hangs must not hold up the account.
+        """
+        waited = True
+        try:
+            async with asyncio.timeout(self.shared.options.turn_wait):
+                await self._turn.acquire()
+        except TimeoutError:
+            waited = False
+        try:
+            self.check_open()
+            yield
+        finally:
+            if waited:
+                self._turn.release()
+
+    async def _in_turn(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | File | None,
+        seconds: float | None,
+        limit: int | None,
+        cookies: bool,
+        repeatable: bool,
+    ) -> Answer:
         while True:
             self.check_open()
             if cookies:
