@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
-import gc
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.accounts.visits import Visitor
 from poe_gateway.api.admin import router as admin_router
 from poe_gateway.api.application import Lifespan, create_app
-from poe_gateway.api.asgi import Front
+from poe_gateway.api.asgi import Front, StartFailed
 from poe_gateway.api.v1.chat import ROUTE as CHAT_ROUTE
 from poe_gateway.api.v1.chat import ChatCompletions
 from poe_gateway.auth.keyring import KeyRing
@@ -35,15 +36,24 @@ from poe_gateway.settings import Settings
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.catalog import MongoCatalog
-from poe_gateway.storage.client import Database, connect, ping
+from poe_gateway.storage.client import (
+    BadMongoUri,
+    Client,
+    Database,
+    StoreRefused,
+    connect,
+    hosts,
+    password_of,
+    ping,
+)
 from poe_gateway.storage.doorbell import Doorbell
 from poe_gateway.storage.duties import MongoDuties
-from poe_gateway.storage.embedded import EmbeddedMongo, ensure_mongod
+from poe_gateway.storage.embedded import EmbeddedMongo, MongoUnavailable, ensure_mongod
 from poe_gateway.storage.grants import MongoGrants
 from poe_gateway.storage.keys import MongoKeys
 from poe_gateway.storage.leases import MongoLeases
-from poe_gateway.storage.meta import MongoMeta
-from poe_gateway.storage.migrations import migrate
+from poe_gateway.storage.meta import MongoMeta, VaultMismatch
+from poe_gateway.storage.migrations import MigrationStuck, SchemaTooNew, migrate
 from poe_gateway.storage.sessions import MongoSessions
 from poe_gateway.telemetry.events import AccountChanged, LeaseLost, LoopLag, Notice
 from poe_gateway.telemetry.hub import Telemetry
@@ -58,6 +68,13 @@ from poe_gateway.vault import Vault
 _FOLLOW = 0.5
 """Seconds between two looks at what other processes changed; a doorbell shortens it."""
 _TICK = 0.25
+_DATABASE_PATIENCE = 15.0
+"""Seconds that a start waits for the database."""
+_DEMO_LEASE = "demo-pool"
+_DEMO_PATIENCE = 20.0
+"""Seconds after which the making of the demo pool by a process that died is taken over."""
+_OPERATORS = (BadMongoUri, MigrationStuck, MongoUnavailable, SchemaTooNew, StoreUnavailable, VaultMismatch)
+"""Failures of a start that are the operator's to put right; their messages say how."""
 _FETCH_NEXT = 0.05
 _FETCH_PAUSE = 1.0
 
@@ -98,19 +115,25 @@ class Gateway:
         return self.catalog.knows(model)
 
     async def open(self) -> None:
-        """Start everything. Whatever was started is stopped again when a later part fails."""
+        """Start everything. Whatever was started is stopped again when a later part fails.
+
+        Raises StartFailed for what the operator can put right.
+        """
         try:
             await self._open()
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, _OPERATORS):
+                raise StartFailed(f"The gateway cannot start. {error}") from None
             raise
 
     async def _open(self) -> None:
         settings, clock, ids = self.settings, self.clock, self.ids
         vault = Vault(tuple(key.get_secret_value() for key in settings.vault.keys))
-        client = connect(await self._mongo_uri())
+        uri = await self._mongo_uri()
+        client = connect(uri)
         self._closers.append(client.close)
-        await ping(client)
+        await self._database_answers(client, hosts(uri))
         self._client = client
         db = client[settings.mongo.db]
         await migrate(db, ids.new("migrator", 8), clock)
@@ -202,7 +225,8 @@ class Gateway:
         self._keep_running("tick", self._tick)
         self._keep_running("credentials", self._fetch_credentials)
         if settings.serve.demo_pool:
-            await self._ensure_demo_pool()
+            await self._ensure_demo_pool(MongoLeases(db))
+        await self.desk.retire_demo(even_alone=not settings.serve.demo_pool)
         self._keep_running("scheduler", self._scheduler(db).run)
 
     def _scheduler(self, db: Database) -> Scheduler:
@@ -234,6 +258,24 @@ class Gateway:
             return mongo.uri.get_secret_value()
         self._mongod = await ensure_mongod(mongo.data_dir, self.clock)
         return self._mongod.uri
+
+    async def _database_answers(self, client: Client, where: str) -> None:
+        """Wait a little for the database: it may be starting too, or be away just when a worker is replaced."""
+        deadline = self.clock.monotonic() + _DATABASE_PATIENCE
+        told = False
+        while True:
+            try:
+                return await ping(client)
+            except StoreRefused:
+                raise
+            except StoreUnavailable as error:
+                if self.clock.monotonic() >= deadline:
+                    raise StartFailed(f"The gateway cannot start. {error} at {where}; see MONGODB_URI.") from None
+                if not told:
+                    message = f"{error} at {where}; trying again for {_DATABASE_PATIENCE:g} seconds"
+                    self.telemetry.emit(Notice(level="warning", message=message))
+                    told = True
+            await asyncio.sleep(0.5)
 
     def hot_routes(self) -> dict[str, Any]:
         """The raw ASGI routes, with and without the ``/v1`` prefix."""
@@ -286,8 +328,12 @@ class Gateway:
                 (known := self.broker.account(account.id)) is not None and known.max_inflight != account.max_inflight
                 for account in changes.stored
             )
+            fresh = any(self.broker.account(account.id) is None for account in changes.stored)
             self.broker.accept(changes.stored)
             self.broker.remove(changes.removed)
+            if fresh:
+                with contextlib.suppress(StoreUnavailable):
+                    await self.desk.retire_demo()
             for account_id in changes.removed:
                 self.sessions.forget_account(account_id)
                 await self._forget(account_id)
@@ -340,20 +386,42 @@ class Gateway:
     def _lease_lost(self, slots: int) -> None:
         self.telemetry.emit(LeaseLost(account_id=None, slots=slots, cause="declared dead by another process"))
 
-    async def _ensure_demo_pool(self) -> None:
-        """A few accounts on the mock upstream while there are no others: a first request works at once."""
-        if self.broker.seats:
-            return
+    async def _ensure_demo_pool(self, leases: MongoLeases) -> None:
+        """A few accounts on the mock upstream while there are no others: a first request works at once.
+
+        One of the processes that start together makes them, the others take them over.
+        """
+        owner = self.ids.new("demo", 8)
+        while not await self._has_accounts():
+            if not await leases.acquire(_DEMO_LEASE, owner, _DEMO_PATIENCE):
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                if not await self._has_accounts():
+                    await self._make_demo_pool()
+            finally:
+                await leases.release(_DEMO_LEASE, owner)
+        self.broker.accept(await self.accounts.load())
+        await self.care.catalogues.sync()
+
+    async def _has_accounts(self) -> bool:
+        _, total = await self.desk.page(page=1, page_size=1)
+        return total > 0
+
+    async def _make_demo_pool(self) -> None:
         credentials = {"models": ["gpt-4o-mini"], "points": 3000, "price": 1}
         for number in range(1, 4):
-            await self.desk.upsert("mock", f"demo-{number}", credentials, demo=True)
+            account, _ = await self.desk.upsert("mock", f"demo-{number}", credentials, demo=True)
+        await self.care.catalogues.load(account.offer)
 
     async def close(self) -> None:
         """Stop everything, in the opposite order; slots and news are handed over."""
         self.draining = True
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = set(self._tasks)
+        while running:  # the driver may lose a cancellation, see ``storage.client``
+            for task in running:
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=3.0)
         if hasattr(self, "keeper"):
             await self.sessions.drain()
             try:
@@ -373,6 +441,8 @@ class Gateway:
 def _register_secrets(settings: Settings) -> None:
     """Whatever else happens, these texts never reach a log line."""
     secrets: list[SecretStr] = [settings.auth.admin_key, *settings.auth.bootstrap_keys, *settings.vault.keys]
+    if settings.mongo.uri is not None and (password := password_of(settings.mongo.uri.get_secret_value())):
+        secrets.append(SecretStr(password))
     for secret in secrets:
         register_secret(secret.get_secret_value())
 

@@ -513,7 +513,8 @@ VARIABLES: tuple[Variable, ...] = (
         "GRANT_LIFETIME_SECONDS",
         "10",
         _number(1, 600, "seconds"),
-        "After this long the slots of a process that died are free again.",
+        "After this long the slots of a process that died are free again. For 0.6 of it a process goes on without "
+        "MongoDB.",
     ),
     _row(
         _DUTIES,
@@ -595,7 +596,7 @@ VARIABLES: tuple[Variable, ...] = (
         "MAX_BODY_BYTES",
         "20971520",
         _whole(1_024, 1_073_741_824),
-        "Largest request body; beyond it the answer is 413.",
+        "Largest body of a chat completion; beyond it the answer is 413. Bodies for `/admin` may have 1 MiB.",
     ),
     _row(
         _LOGS,

@@ -92,7 +92,13 @@ class AccountDesk:
             described = upstream.describe(credentials)
         except CredentialError as error:
             raise InvalidRequest(error.message, param=error.field, code="invalid_credentials") from None
-        sealed = self._vault.seal(credentials)
+        try:
+            sealed = self._vault.seal(credentials)
+        except (TypeError, ValueError, OverflowError):
+            # Half of a surrogate pair, a number beyond 64 bits: JSON readers take them, nothing can store them.
+            raise InvalidRequest(
+                "A value of the credentials cannot be stored.", param="credentials", code="invalid_credentials"
+            ) from None
         build = self._builder(provider, name, described, max_inflight, demo=demo)
         account, created = await self._book.upsert(provider, name, build, sealed, self._vault.kid)
         self._keychain.forget(account.id)
@@ -101,7 +107,7 @@ class AccountDesk:
         if not created and max_inflight is not UNSET:
             self._limits_changed()
         if not account.demo:
-            await self._retire_demo()
+            await self.retire_demo()
         self._care.catalogues.load_soon(account.offer)
         return self._broker.account(account.id) or account, created
 
@@ -135,10 +141,16 @@ class AccountDesk:
 
         return build
 
-    async def _retire_demo(self) -> None:
-        """The first real account ends the demonstration."""
-        for account_id in [seat.account.id for seat in self._broker.seats.values() if seat.account.demo]:
-            await self._remove(account_id)
+    async def retire_demo(self, *, even_alone: bool = False) -> None:
+        """The first real account ends the demonstration, whichever process took it in; may be repeated.
+
+        ``even_alone``: demonstration accounts go even where there are no others.
+        """
+        accounts = [seat.account for seat in self._broker.seats.values()]
+        demo = [account.id for account in accounts if account.demo]
+        if even_alone or len(demo) < len(accounts):
+            for account_id in demo:
+                await self._remove(account_id)
 
     async def delete(self, account_id: str) -> None:
         """Remove an account with its credentials and sessions. Running answers come to their end."""

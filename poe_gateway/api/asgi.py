@@ -7,6 +7,7 @@ answer carries ``x-request-id``, and every request ends in one ``RequestFinished
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
@@ -23,6 +24,10 @@ Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 HotRoute = Callable[[Scope, Receive, Send, str], Awaitable[None]]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:\-]{1,128}")
+
+
+class StartFailed(Exception):
+    """The gateway cannot start; the message tells the operator why and what to do, and holds no secret."""
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -51,7 +56,10 @@ class Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self.app(scope, receive, send)
+            if scope["type"] == "lifespan":
+                await self._lifespan(scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
             return
         request_id = self._request_id(scope)
         hot = self._hot.get(scope["path"])
@@ -59,6 +67,24 @@ class Front:
             await hot(scope, receive, send, request_id)
             return
         await self._pass_on(scope, receive, send, request_id)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Start and stop. A start that failed for a known reason is told in one message, without a traceback."""
+        failed: StartFailed | None = None
+
+        async def send_plainly(message: MutableMapping[str, Any]) -> None:
+            reason = sys.exception()
+            if message["type"] == "lifespan.startup.failed" and isinstance(reason, StartFailed):
+                nonlocal failed
+                failed = reason
+                message["message"] = str(reason)
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_plainly)
+        except StartFailed:
+            if failed is None:
+                raise
 
     def _request_id(self, scope: Scope) -> str:
         for key, value in scope["headers"]:

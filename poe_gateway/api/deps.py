@@ -10,13 +10,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
+from starlette.requests import ClientDisconnect
 
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import presented_key
 from poe_gateway.clock import Clock
-from poe_gateway.errors import AuthenticationFailed, Unavailable
+from poe_gateway.errors import AuthenticationFailed, InvalidRequest, RequestTooLarge, Unavailable
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog
@@ -68,6 +69,10 @@ async def require_admin(
 
     ``bearer`` and ``header`` are only there for the documentation: the headers are read in one place.
     """
+    _admit(request, rooms)
+
+
+def _admit(request: Request, rooms: Gateway) -> None:
     key = presented_key(request.headers.get("authorization"), request.headers.get("x-api-key"))
     if key is None:
         raise AuthenticationFailed(
@@ -81,15 +86,28 @@ FORM = "form:"
 """Prefix of the tags of alternative forms, so that they can be left out where a field is named."""
 
 
+_LARGEST = 1_048_576
+"""Bytes of an operator's request; accounts are handed in one at a time."""
+
+
 class AdminRoute(APIRoute):
-    """Answers of the operator's routes are kept nowhere on the way; a database that is away is told as such."""
+    """Answers of the operator's routes are kept nowhere on the way; a database that is away is told as such.
+
+    The key is checked before anything is read: of strangers no body is taken, and none is told what is wrong with it.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
+            _admit(request, gateway(request))
+            body = await _body(request)
+
+            async def replay() -> dict[str, Any]:
+                return {"type": "http.request", "body": body, "more_body": False}
+
             try:
-                response = await handler(request)
+                response = await handler(Request(request.scope, replay))
             except RequestValidationError as error:
                 raise RequestValidationError([_untagged(each) for each in error.errors()]) from None
             except StoreUnavailable:
@@ -100,6 +118,19 @@ class AdminRoute(APIRoute):
             return response
 
         return handle
+
+
+async def _body(request: Request) -> bytes:
+    """The body. Raises RequestTooLarge before more than ``_LARGEST`` bytes are held."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > _LARGEST:
+                raise RequestTooLarge(f"The body is larger than {_LARGEST} bytes.", code="body_too_large")
+    except ClientDisconnect:
+        raise InvalidRequest("The body ended before it was complete.") from None  # for the log: nobody hears it
+    return bytes(body)
 
 
 def _untagged(error: dict[str, Any]) -> dict[str, Any]:

@@ -17,15 +17,20 @@ _ASKED_AGAIN = {408, 409, 429}
 def error_object(error: GatewayError, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """``{"error": {message, type, param, code, status, metadata?}}``: ``code`` a string, ``status`` the HTTP status."""
     body: dict[str, Any] = {
-        "message": error.message,
+        "message": _sendable(error.message),
         "type": error.type,
-        "param": error.param,
+        "param": _sendable(error.param),
         "code": error.code,
         "status": error.status,
     }
     if metadata:
         body["metadata"] = dict(metadata)
     return {"error": body}
+
+
+def _sendable(text: str | None) -> str | None:
+    """A field's name may come from the caller and hold half of a surrogate pair, which no JSON writer takes."""
+    return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def error_headers(error: GatewayError) -> Headers:

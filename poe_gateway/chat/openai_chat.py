@@ -117,7 +117,8 @@ def _message(entry: object, place: int) -> Message:
     where = f"messages[{place}]"
     if not isinstance(entry, dict):
         raise InvalidRequest(f"'{where}' must be an object.", param=where)
-    role = _ROLES.get(entry.get("role", ""))
+    said = entry.get("role")
+    role = _ROLES.get(said) if isinstance(said, str) else None
     if role is None:
         raise InvalidRequest(
             f"'{where}.role' must be one of {', '.join(sorted(_ROLES))}.",

@@ -89,6 +89,12 @@ def hosts(uri: str) -> str:
     return ",".join(f"{host}:{port}" for host, port in nodes)
 
 
+def password_of(uri: str) -> str | None:
+    """The password as it stands in the connection string, for the redaction of logs."""
+    credentials, sign, _ = uri.partition("://")[2].rpartition("@")
+    return credentials.partition(":")[2] or None if sign else None
+
+
 @contextmanager
 def guarded(seconds: float = _PATIENCE) -> Iterator[None]:
     """Bound the operations within by ``seconds`` in all and translate the driver's errors.
