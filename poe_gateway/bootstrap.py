@@ -55,7 +55,15 @@ from poe_gateway.storage.leases import MongoLeases
 from poe_gateway.storage.meta import MongoMeta, VaultMismatch
 from poe_gateway.storage.migrations import MigrationStuck, SchemaTooNew, migrate
 from poe_gateway.storage.sessions import MongoSessions
-from poe_gateway.telemetry.events import AccountChanged, LeaseLost, LoopLag, Notice
+from poe_gateway.telemetry.events import (
+    AccountChanged,
+    GrantsChanged,
+    LeaseLost,
+    LoopLag,
+    Notice,
+    WaitFinished,
+    WaitResult,
+)
 from poe_gateway.telemetry.hub import Telemetry
 from poe_gateway.telemetry.lines import LogListener
 from poe_gateway.telemetry.metrics import Metrics
@@ -153,6 +161,8 @@ class Gateway:
         )
         self.keeper = keeper = Keeper(broker=broker, store=MongoGrants(db), clock=clock, ids=ids)
         keeper.on_lost = self._lease_lost
+        broker.on_granted = self._granted
+        broker.on_waited = self._waited
         self.sessions = SessionBook(
             sessions_store,
             alone=lambda: len(keeper.membership.live) == 1 and keeper.valid(),
@@ -227,9 +237,9 @@ class Gateway:
         if settings.serve.demo_pool:
             await self._ensure_demo_pool(MongoLeases(db))
         await self.desk.retire_demo(even_alone=not settings.serve.demo_pool)
-        self._keep_running("scheduler", self._scheduler(db).run)
+        self._keep_running("scheduler", self._scheduler(db, vault).run)
 
-    def _scheduler(self, db: Database) -> Scheduler:
+    def _scheduler(self, db: Database, vault: Vault) -> Scheduler:
         schedule = self.settings.schedule
         return Scheduler(
             timetable=timetable(
@@ -245,6 +255,8 @@ class Gateway:
                 broker=self.broker,
                 store=self.accounts,
                 records=MongoDuties(db),
+                sealed=MongoAccountAdmin(db),
+                vault=vault,
                 telemetry=self.telemetry,
             ),
             leadership=Leadership(lease=MongoLeases(db), owner=self.ids.new("sched", 12), clock=self.clock),
@@ -334,6 +346,8 @@ class Gateway:
             if fresh:
                 with contextlib.suppress(StoreUnavailable):
                     await self.desk.retire_demo()
+                    if not all(self.catalog.has(account.offer) for account in changes.stored):
+                        await self.care.catalogues.sync()
             for account_id in changes.removed:
                 self.sessions.forget_account(account_id)
                 await self._forget(account_id)
@@ -382,6 +396,12 @@ class Gateway:
         self._keychain.forget(account_id)
         for upstream in self.upstreams.values():
             await upstream.forget(account_id)
+
+    def _waited(self, request_id: str, seconds: float, result: WaitResult) -> None:
+        self.telemetry.emit(WaitFinished(request_id=request_id, seconds=seconds, result=result))
+
+    def _granted(self, old: int, new: int) -> None:
+        self.telemetry.emit(GrantsChanged(account_id=None, old=old, new=new))
 
     def _lease_lost(self, slots: int) -> None:
         self.telemetry.emit(LeaseLost(account_id=None, slots=slots, cause="declared dead by another process"))

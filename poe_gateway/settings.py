@@ -511,7 +511,7 @@ VARIABLES: tuple[Variable, ...] = (
     _row(
         _POOL,
         "GRANT_LIFETIME_SECONDS",
-        "10",
+        "20",
         _number(1, 600, "seconds"),
         "After this long the slots of a process that died are free again. For 0.6 of it a process goes on without "
         "MongoDB.",

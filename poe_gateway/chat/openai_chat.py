@@ -49,7 +49,8 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
         raise InvalidRequest("'messages' is required: a list with at least one message.", param="messages")
     messages = tuple([_message(entry, place) for place, entry in enumerate(entries)])
     stream = _flag(body, "stream")
-    if body.get("n") not in (None, 1):
+    choices = body.get("n")
+    if choices is not None and (type(choices) is not int or choices != 1):
         raise InvalidRequest("Only one choice per request is supported: 'n' must be 1.", param="n")
     session, explicit = _session(body)
     return ChatRequest(

@@ -39,7 +39,6 @@ class Cause(StrEnum):
     RATE_LIMITED = "rate_limited"
     ERRORS = "errors"
     TIMEOUTS = "timeouts"
-    NETWORK = "network"
     POINTS_GONE = "points_gone"
     BELOW_THRESHOLD = "below_threshold"
     UNAUTHORIZED = "unauthorized"

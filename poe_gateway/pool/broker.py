@@ -30,6 +30,7 @@ from poe_gateway.pool.policy import PoolPolicy
 from poe_gateway.pool.queue import Lane, Ticket, WaitingLine
 from poe_gateway.pool.renewal import next_reset, reset_day
 from poe_gateway.pool.store import AccountStore
+from poe_gateway.telemetry.events import WaitResult
 
 _OWN_GONE = "session_account_unavailable"
 """Code with which those who wait for one particular account are told that it left service."""
@@ -80,6 +81,10 @@ class Broker:
         self.grants_valid: Callable[[], bool] = lambda: False
         self.on_shortage: Callable[[], None] = lambda: None
         self.on_release: Callable[[Seat], None] = lambda seat: None
+        self.on_waited: Callable[[str, float, WaitResult], None] = lambda request_id, seconds, result: None
+        """Told when a request that had to stand in line waits no longer."""
+        self.on_granted: Callable[[int, int], None] = lambda old, new: None
+        """Told when this process's part of the whole pool's limit grew or shrank."""
         self.on_unheld: Callable[[], None] = lambda: None
         self.leases: set[Lease] = set()
         self._clock = clock
@@ -246,8 +251,16 @@ class Broker:
         handle = asyncio.get_running_loop().call_later(
             max(0.0, deadline - self._clock.monotonic()), self._out_of_time, ticket
         )
+        result: WaitResult = "cancelled"
         try:
             lease = await ticket.granted
+            result = "leased"
+        except Overloaded as error:
+            result = "timeout" if error.code == "saturated" else "refused"
+            raise
+        except PointsExhausted:
+            result = "refused"
+            raise
         except BaseException:
             if ticket.granted.done() and not ticket.granted.cancelled() and ticket.granted.exception() is None:
                 self.give_up(ticket.granted.result())  # granted in the very moment of cancellation
@@ -255,6 +268,7 @@ class Broker:
         finally:
             handle.cancel()
             self.line.leave(ticket)
+            self.on_waited(want.evidence, self._clock.monotonic() - since, result)
         assert isinstance(lease, Lease)  # noqa: S101 - only _grant resolves tickets
         return lease
 
@@ -357,7 +371,8 @@ class Broker:
 
     def regrant(self, held: Mapping[str, int], whole: int | None = None) -> None:
         """The keeper reports what this process holds now."""
-        if whole is not None:
+        if whole is not None and whole != self.whole.held:
+            self.on_granted(self.whole.held, whole)
             self.whole.held = whole
         for key, slots in held.items():
             seat = self.seats.get(key)

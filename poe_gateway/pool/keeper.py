@@ -206,8 +206,7 @@ class Keeper:
         if broker.whole.held < share:
             short = await self._raise_to(instance, [Ask(key=GLOBAL, hold=share, cap=cap)])
         elif resize and broker.whole.held > share:
-            broker.whole.held = max(share, broker.whole.used)
-            self._lower_whole = True
+            self._lower_whole_to(max(share, broker.whole.used))
         asks: list[Ask] = []
         for seat in list(broker.seats.values()):
             cap = self._cap(seat.account)
@@ -266,6 +265,10 @@ class Keeper:
         if slots < seat.held:
             self._broker.regrant({seat.account.id: slots})
             self._lower[seat.account.id] = seat
+
+    def _lower_whole_to(self, slots: int) -> None:
+        self._lower_whole = True
+        self._broker.regrant({}, slots)
 
     # Between processes.
 
@@ -330,8 +333,7 @@ class Keeper:
             if should_yield(waiting, self._capacity(), their_pressure):
                 idle = broker.whole.held - broker.whole.used
                 if idle > 0:
-                    broker.whole.held -= max(1, idle // 2)
-                    self._lower_whole = True
+                    self._lower_whole_to(broker.whole.held - max(1, idle // 2))
                 else:
                     self._promised[GLOBAL] = self._clock.monotonic() + 2.0
             return
@@ -355,8 +357,7 @@ class Keeper:
         whole = self._broker.whole
         promised = self._promised.pop(GLOBAL, None)
         if promised is not None and promised > now and whole.held > whole.used:
-            whole.held -= 1
-            self._lower_whole = True
+            self._lower_whole_to(whole.held - 1)
             self._wake.set()
 
     def _return_idle(self) -> None:
@@ -378,8 +379,7 @@ class Keeper:
                     self._sweep_due = True
         share = self._share(GLOBAL, broker.policy.global_inflight)
         if broker.whole.held > max(share, broker.whole.used):
-            broker.whole.held = max(share, broker.whole.used)
-            self._lower_whole = True
+            self._lower_whole_to(max(share, broker.whole.used))
 
     async def leave(self) -> None:
         """Give everything back at the end. A database that is away is told by the lapse of the registration."""

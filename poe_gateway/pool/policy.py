@@ -33,7 +33,7 @@ class PoolPolicy(msgspec.Struct, frozen=True, kw_only=True):
     reset: DailyReset = DailyReset()
     acquire_timeout: float = 30.0
     queue_limit: int = 1000
-    grant_lifetime: float = 10.0
+    grant_lifetime: float = 20.0
     """A dead process's slots are usable again within this time."""
     affinity_patience: float = 5.0
     """How long a session waits for its own healthy but busy account before it moves on."""

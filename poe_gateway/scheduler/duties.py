@@ -15,6 +15,7 @@ import msgspec
 
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.rounds import Tally
+from poe_gateway.accounts.sealing import SealedStore, reseal
 from poe_gateway.accounts.summary import summarise
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account
@@ -24,6 +25,7 @@ from poe_gateway.pool.renewal import reset_day
 from poe_gateway.pool.store import AccountStore
 from poe_gateway.telemetry.events import PoolSnapshot
 from poe_gateway.telemetry.hub import Telemetry
+from poe_gateway.vault import Vault
 
 DAILY_RESET = "daily-reset"
 _BATCH = 500
@@ -97,6 +99,20 @@ async def refresh_points(
 async def revalidate(turn: Turn, *, care: AccountCare, interval: float) -> str:
     """Give a few invalid accounts another chance, never those that met a challenge."""
     return _noted(await care.revalidate(interval=interval))
+
+
+async def seal_anew(turn: Turn, *, store: SealedStore, vault: Vault) -> str:
+    """After a rotation of FERNET_KEY: the newest key seals what older ones sealed."""
+    report = await reseal(store, vault)
+    if not report.done and not report.unreadable:
+        return ""
+    return f"{report.done} credentials sealed with the newest key, {report.unreadable} cannot be opened"
+
+
+async def purge_credentials(turn: Turn, *, store: SealedStore) -> str:
+    """Remove credentials that no account points to (a process died between two writes)."""
+    removed = await store.purge()
+    return f"{removed} credentials without an account removed" if removed else ""
 
 
 async def refresh_catalogues(turn: Turn, *, care: AccountCare) -> str:

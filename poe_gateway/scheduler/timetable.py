@@ -10,12 +10,14 @@ from functools import partial
 import msgspec
 
 from poe_gateway.accounts.care import AccountCare
+from poe_gateway.accounts.sealing import SealedStore
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.renewal import next_reset
 from poe_gateway.pool.store import AccountStore
 from poe_gateway.scheduler import duties
 from poe_gateway.scheduler.duties import DutyRecords, Turn
 from poe_gateway.telemetry.hub import Telemetry
+from poe_gateway.vault import Vault
 
 
 class Place(StrEnum):
@@ -64,6 +66,8 @@ def timetable(
     broker: Broker,
     store: AccountStore,
     records: DutyRecords,
+    sealed: SealedStore,
+    vault: Vault,
     telemetry: Telemetry,
 ) -> tuple[Duty, ...]:
     """All duties."""
@@ -90,6 +94,24 @@ def timetable(
             every=schedule.refresh_interval,
             jitter=0.1 * schedule.refresh_interval,
             limit=max(600.0, schedule.refresh_interval),
+        ),
+        Duty(
+            name="seal-anew",
+            act=partial(duties.seal_anew, store=sealed, vault=vault),
+            place=Place.LEADER,
+            every=3600.0,
+            jitter=60.0,
+            at_once=True,
+            quiet=True,
+        ),
+        Duty(
+            name="purge-credentials",
+            act=partial(duties.purge_credentials, store=sealed),
+            place=Place.LEADER,
+            every=86_400.0,
+            jitter=600.0,
+            at_once=True,
+            quiet=True,
         ),
         Duty(
             name="refresh-catalogues",

@@ -138,10 +138,19 @@ class MongoAccountAdmin:
                 if (each["account_id"], each["rev"]) in wanted
             }
 
-    async def sealed_otherwise(self, kid: str, limit: int = 100) -> list[tuple[str, int, bytes]]:
-        """Up to ``limit`` versions (account id, version, sealed) that another key than ``kid`` sealed: for rotation."""
+    async def sealed_otherwise(
+        self, kid: str, limit: int = 100, after: tuple[str, int] | None = None
+    ) -> list[tuple[str, int, bytes]]:
+        """Up to ``limit`` versions (account id, version, sealed) that another key than ``kid`` sealed: for rotation.
+
+        In order of account and version; ``after`` is where the last batch ended.
+        """
+        wanted: Document = {"kid": {"$ne": kid}}
+        if after is not None:
+            account_id, version = after
+            wanted["$or"] = [{"account_id": {"$gt": account_id}}, {"account_id": account_id, "rev": {"$gt": version}}]
         with guarded(30.0):
-            found = self._credentials.find({"kid": {"$ne": kid}}).sort("_id", 1).limit(limit)
+            found = self._credentials.find(wanted).sort([("account_id", 1), ("rev", 1)]).limit(limit)
             return [(each["account_id"], each["rev"], bytes(each["sealed"])) async for each in found]
 
     async def reseal(self, account_id: str, credential_rev: int, old: bytes, new: bytes, kid: str) -> bool:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import msgspec
 
+WaitResult = Literal["leased", "timeout", "refused", "cancelled"]
+
 
 class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """One try on one account is over."""
@@ -85,7 +87,7 @@ class WaitFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
 
     request_id: str
     seconds: float
-    result: Literal["leased", "timeout", "refused", "cancelled"]
+    result: WaitResult
     provider: str | None = None
 
 

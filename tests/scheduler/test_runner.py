@@ -149,6 +149,21 @@ def test_fixed_moments_come_beside_the_interval() -> None:
     assert beats == sorted(set(beats))
 
 
+class NothingSealed:
+    """A cold collection in perfect order."""
+
+    async def sealed_otherwise(
+        self, kid: str, limit: int = 100, after: tuple[str, int] | None = None
+    ) -> list[tuple[str, int, bytes]]:
+        return []
+
+    async def reseal(self, account_id: str, credential_rev: int, old: bytes, new: bytes, kid: str) -> bool:
+        return False
+
+    async def purge(self) -> int:
+        return 0
+
+
 async def test_the_timetable_is_whole() -> None:
     house, told = House(), Recorder()
     rows = timetable(
@@ -157,12 +172,16 @@ async def test_the_timetable_is_whole() -> None:
         broker=house.broker,
         store=house.store,
         records=MemoryDuties(house.hub),
+        sealed=NothingSealed(),
+        vault=house.vault,
         telemetry=Telemetry(told),
     )
     assert {row.name: row.place.value for row in rows} == {
         "daily-reset": "leader",
         "refresh-points": "leader",
         "refresh-catalogues": "leader",
+        "seal-anew": "leader",
+        "purge-credentials": "leader",
         "revalidate": "leader",
         "sync-catalogues": "everywhere",
         "pool-snapshot": "everywhere",
@@ -178,6 +197,8 @@ async def test_the_timetable_is_whole() -> None:
         broker=house.broker,
         store=house.store,
         records=MemoryDuties(house.hub),
+        sealed=NothingSealed(),
+        vault=house.vault,
         telemetry=Telemetry(told),
     )
     assert {row.name for row in rows} - {row.name for row in off} == {"revalidate", "prewarm"}
