@@ -193,7 +193,12 @@ class Gateway:
 
         visitor = Visitor(book=book, broker=broker, keychain=keychain, upstreams=self.upstreams, clock=clock)
         self.care = AccountCare(
-            visitor=visitor, broker=broker, catalog=self.catalog, listings=self.listings, clock=clock
+            visitor=visitor,
+            broker=broker,
+            catalog=self.catalog,
+            listings=self.listings,
+            clock=clock,
+            newcomers=settings.schedule.prewarm_concurrency,
         )
         self._closers.append(self.care.close)
         self.desk = AccountDesk(

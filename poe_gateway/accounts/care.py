@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 from poe_gateway.accounts.catalogues import Catalogues
+from poe_gateway.accounts.newcomers import Newcomers
 from poe_gateway.accounts.rounds import Tally, round_over
 from poe_gateway.accounts.visits import VisitFailed, Visitor
 from poe_gateway.clock import Clock
@@ -35,16 +36,28 @@ class AccountCare:
     """Reads balances, warms accounts up, gives invalid ones another chance; ``catalogues`` reads catalogues."""
 
     def __init__(
-        self, *, visitor: Visitor, broker: Broker, catalog: Catalog, listings: CatalogStore, clock: Clock
+        self,
+        *,
+        visitor: Visitor,
+        broker: Broker,
+        catalog: Catalog,
+        listings: CatalogStore,
+        clock: Clock,
+        newcomers: int = 0,
     ) -> None:
+        """``newcomers``: how many accounts just handed in are measured at a time; 0: none."""
         self.catalogues = Catalogues(visitor=visitor, broker=broker, catalog=catalog, listings=listings, clock=clock)
         self._visitor = visitor
         self._broker = broker
         self._clock = clock
+        self.newcomers = Newcomers(
+            lambda account_id: self.measure(account_id, evidence="upsert"), concurrency=newcomers
+        )
         self._retried: dict[str, float] = {}
 
     async def close(self) -> None:
         """Stop what runs in the background."""
+        await self.newcomers.close()
         await self.catalogues.close()
 
     # Balances.

@@ -109,6 +109,8 @@ class AccountDesk:
         if not account.demo:
             await self.retire_demo()
         self._care.catalogues.load_soon(account.offer)
+        if upstream.capabilities.balance:
+            self._care.newcomers.add(account.id)
         return self._broker.account(account.id) or account, created
 
     def _upstream(self, provider: str) -> Upstream:
