@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from poe_gateway import __version__
 from poe_gateway.api import health
+from poe_gateway.api.docs import add_docs
 from poe_gateway.api.errors import render
 from poe_gateway.api.v1 import chat_docs, models
 from poe_gateway.errors import (
@@ -36,10 +37,12 @@ def create_app(lifespan: Lifespan, admin: Sequence[APIRouter], *, docs: bool = T
         version=__version__,
         description="A broker for pools of chat accounts behind an OpenAI-compatible API.",
         lifespan=lifespan,
-        docs_url="/docs" if docs else None,
+        docs_url=None,  # its parts would come from elsewhere
         redoc_url=None,
         openapi_url="/openapi.json" if docs else None,
     )
+    if docs:
+        add_docs(app)
     app.include_router(health.router())
     app.include_router(models.router())
     for router in admin:

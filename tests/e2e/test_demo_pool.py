@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import openai
 import pytest
@@ -117,7 +119,11 @@ def test_health_models_docs_and_metrics(demo: GatewayServer) -> None:
     with httpx.Client(base_url=demo.base_url) as http:
         assert http.get("/healthz").json() == {"status": "ok"}
         assert http.get("/readyz").json() == {"status": "ready", "ready_accounts": 3}
-        assert http.get("/docs").status_code == 200
+        page = http.get("/docs")
+        assert "://" not in page.text, "nothing comes from elsewhere"
+        for asset in re.findall(r'(?:src|href)="(/[^"]+)"', page.text):
+            assert http.get(asset).status_code == 200
+        assert page.text.count("/docs/assets/") == 2
         schema = http.get("/openapi.json").json()
         assert "post" in schema["paths"]["/v1/chat/completions"]
         assert http.get("/").json()["name"] == "poe_gateway"

@@ -162,7 +162,15 @@ def describe(schema: dict[str, Any]) -> None:
     }
     for status, text in _ERRORS.items():
         responses[status] = {"description": text, "content": error}
-    schema.setdefault("paths", {})["/v1/chat/completions"] = {
+    security = [{"ServiceKey": []}, {"ServiceKeyHeader": []}]
+    paths = schema.get("paths", {})
+    for path, statuses in (("/v1/models", ("401",)), ("/v1/models/{model_id}", ("401", "404"))):
+        if path in paths:
+            paths[path]["get"]["security"] = security
+            for status in statuses:
+                paths[path]["get"]["responses"][status] = {"description": _ERRORS[status], "content": error}
+            paths[path]["get"]["responses"].pop("422", None)  # any text is a model id
+    chat = {
         "post": {
             "tags": ["chat"],
             "summary": "Chat completion",
@@ -181,9 +189,10 @@ def describe(schema: dict[str, Any]) -> None:
                 "content": {"application/json": {"schema": {"$ref": "#/components/schemas/ChatCompletionRequest"}}},
             },
             "responses": responses,
-            "security": [{"ServiceKey": []}, {"ServiceKeyHeader": []}],
+            "security": security,
         }
     }
+    schema["paths"] = {"/v1/chat/completions": chat, **paths}
     components_security = schema["components"].setdefault("securitySchemes", {})
     components_security["ServiceKey"] = {"type": "http", "scheme": "bearer"}
     components_security["ServiceKeyHeader"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
