@@ -162,7 +162,7 @@ def describe(schema: dict[str, Any]) -> None:
     }
     for status, text in _ERRORS.items():
         responses[status] = {"description": text, "content": error}
-    security = [{"ServiceKey": []}, {"ServiceKeyHeader": []}]
+    security: list[dict[str, list[str]]] = [{"ServiceKey": []}, {"ServiceKeyHeader": []}]
     paths = schema.get("paths", {})
     for path, statuses in (("/v1/models", ("401",)), ("/v1/models/{model_id}", ("401", "404"))):
         if path in paths:
