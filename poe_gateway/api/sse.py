@@ -37,10 +37,9 @@ class KeepAlive:
 
     def _due(self) -> None:
         wait = self._last + self._idle - self._loop.time()
-        if wait <= 0:
+        if wait <= 0 and (self._comment is None or self._comment.done()):
             self._comment = asyncio.ensure_future(self.send(b": keep-alive\n\n"))
-            wait = self._idle
-        self._handle = self._loop.call_later(wait, self._due)
+        self._handle = self._loop.call_later(wait if wait > 0 else self._idle, self._due)
 
     async def send(self, chunk: bytes) -> None:
         """One piece of the body; more will follow."""

@@ -7,7 +7,7 @@ waits for the database, but for a session's binding and for credentials that wer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -19,8 +19,8 @@ from poe_gateway.chat.request import ChatRequest, Message
 from poe_gateway.clock import Clock
 from poe_gateway.dispatch.failover import Tell, next_step
 from poe_gateway.dispatch.sessions import SessionBinding, SessionBook
-from poe_gateway.dispatch.stream import Answer, Attempt, ChatStream
-from poe_gateway.errors import GatewayError, Unavailable
+from poe_gateway.dispatch.stream import Answer, Attempt, ChatStream, capacity_lost
+from poe_gateway.errors import GatewayError, SessionLost, Unavailable
 from poe_gateway.pool import transitions
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.lease import Lease, Want
@@ -110,7 +110,10 @@ class Dispatcher:
     async def _lease(self, journey: _Journey) -> Lease:
         binding = journey.binding
         own = binding is not None and binding.account_id not in journey.tried and binding.offer in journey.plan.targets
+        strict = self._policy.strict_sessions and binding is not None
         try:
+            if strict and not own:
+                raise SessionLost
             return await self._broker.lease(
                 Want(
                     offers=frozenset(journey.plan.targets),
@@ -120,7 +123,7 @@ class Dispatcher:
                     deadline=journey.slot_deadline,
                     tried=frozenset(journey.tried),
                     affinity=binding.account_id if binding is not None and own else None,
-                    steadfast=self._policy.strict_sessions and binding is not None,
+                    steadfast=strict,
                 )
             )
         except GatewayError:
@@ -133,16 +136,33 @@ class Dispatcher:
     async def _attempt(self, journey: _Journey, lease: Lease) -> ChatStream | None:
         """One attempt on one slot: a stream, or None when another account should be tried. Raises GatewayError."""
         journey.attempts += 1
-        ref = await self._open(journey, lease)
-        if ref is None:
-            return None
-        attempt, request, bound = self._prepare(journey, lease)
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - requests are walked in tasks
+        lease.on_revoked = task.cancel  # until the stream takes over
+        kept = False
         try:
-            return await self._begin(journey, attempt, ref, request, bound)
-        except UpstreamFailure as failure:
-            self._settle(journey, attempt, Answer(), failure.outcome, failure.fate)
-            self._after(journey, attempt, failure)
-            return None
+            if lease.revoked:
+                raise capacity_lost()
+            ref = await self._open(journey, lease)
+            if ref is None:
+                return None
+            attempt, request, bound = self._prepare(journey, lease)
+            try:
+                stream = await self._begin(journey, attempt, ref, request, bound)
+            except UpstreamFailure as failure:
+                self._after(journey, attempt, failure)
+                return None
+            kept = True
+            return stream
+        except asyncio.CancelledError:
+            if not lease.revoked:
+                raise
+            task.uncancel()
+            raise capacity_lost() from None
+        finally:
+            if not kept:
+                lease.on_revoked = None
+                self._broker.give_up(lease)  # does nothing when settled: no way out of here keeps the slot
 
     async def _open(self, journey: _Journey, lease: Lease) -> AccountRef | None:
         """The account's credentials, at hand as a rule; None when they cannot be read (the account is set aside)."""
@@ -201,17 +221,57 @@ class Dispatcher:
         request: ChatRequest,
         bound: Mapping[str, object] | None,
     ) -> ChatStream:
-        """Call the upstream and wait for its first piece. Raises UpstreamFailure; settles on anything else."""
+        """Call the upstream and wait for its first piece. Raises UpstreamFailure. Settled but when it returns."""
         session = journey.session if request.session_id is not None else None
+        source = self._upstreams[attempt.provider].chat(ref, attempt.target, request, bound)
         if session is not None:
             self._sessions.busy.add(session)
-        upstream = self._upstreams[attempt.provider]
-        source = upstream.chat(ref, attempt.target, request, bound)
         answer = Answer()
         head: list[ChatEvent] = []
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + max(0.05, journey.deadline - self._clock.monotonic())
-        begun = False
+        deadline = asyncio.get_running_loop().time() + max(0.05, journey.deadline - self._clock.monotonic())
+        try:
+            await self._first_piece(journey, attempt, source, answer, head, deadline)
+        except BaseException as error:
+            try:
+                await source.aclose()
+            finally:  # the caller may leave while the adapter cleans up
+                if session is not None:
+                    self._sessions.busy.discard(session)
+                outcome, fate = _ended(error)
+                self._settle(journey, attempt, answer, outcome, fate)
+            raise
+        started = self._clock.monotonic()
+
+        def settle(outcome: Outcome, fate: Fate | None) -> None:
+            if attempt.lease.closed:
+                return
+            if session is not None:
+                self._sessions.busy.discard(session)
+            self._settle(journey, attempt, answer, outcome, fate, ttft=started - attempt.lease.taken)
+            if session is not None:
+                self._remember(journey, attempt, request, answer, outcome)
+
+        return ChatStream(
+            request=journey.request,
+            model=journey.plan.model,
+            attempt=attempt,
+            answer=answer,
+            head=head,
+            source=source,
+            deadline=deadline,
+            settle=settle,
+        )
+
+    async def _first_piece(
+        self,
+        journey: _Journey,
+        attempt: Attempt,
+        source: AsyncGenerator[ChatEvent, None],
+        answer: Answer,
+        head: list[ChatEvent],
+        deadline: float,
+    ) -> None:
+        """Read up to the first piece of the answer. Raises UpstreamFailure for whatever goes wrong."""
         try:
             async with asyncio.timeout_at(deadline):
                 async for event in source:
@@ -223,13 +283,9 @@ class Dispatcher:
                     raise UpstreamFailure(Transient("the answer was cut off before it began"), Fate.ACCEPTED)
             if answer.finish == "stop" and answer.empty:
                 raise UpstreamFailure(Transient("the answer was empty"), Fate.ACCEPTED)
-            begun = True
         except TimeoutError:
             raise UpstreamFailure(Transient("no answer in time", timeout=True), Fate.UNKNOWN) from None
         except UpstreamFailure:
-            raise
-        except asyncio.CancelledError:
-            self._settle(journey, attempt, answer, Cancelled(), Fate.UNKNOWN)
             raise
         except Exception as error:
             self._telemetry.emit(
@@ -244,31 +300,6 @@ class Dispatcher:
                 )
             )
             raise UpstreamFailure(AdapterDrift(f"unforeseen {type(error).__name__}"), Fate.UNKNOWN) from error
-        finally:
-            if not begun:
-                if session is not None:
-                    self._sessions.busy.discard(session)
-                await source.aclose()
-        started = self._clock.monotonic()
-
-        def settle(outcome: Outcome, fate: Fate | None) -> None:
-            if attempt.lease.closed:
-                return
-            if session is not None:
-                self._sessions.busy.discard(session)
-                self._remember(journey, attempt, request, answer, outcome)
-            self._settle(journey, attempt, answer, outcome, fate, ttft=started - attempt.lease.taken)
-
-        return ChatStream(
-            request=journey.request,
-            model=journey.plan.model,
-            attempt=attempt,
-            answer=answer,
-            head=head,
-            source=source,
-            deadline=deadline,
-            settle=settle,
-        )
 
     def _after(self, journey: _Journey, attempt: Attempt, failure: UpstreamFailure) -> None:
         """Decide what follows a failure before the first piece. Raises GatewayError when nothing does."""
@@ -342,6 +373,14 @@ class Dispatcher:
                 detail=_detail(outcome),
             )
         )
+
+
+def _ended(error: BaseException) -> tuple[Outcome, Fate]:
+    """How an attempt ended that never began to answer. A failure that the caller's leaving overtook stays true."""
+    for each in (error, error.__context__):
+        if isinstance(each, UpstreamFailure):
+            return each.outcome, each.fate
+    return Cancelled(), Fate.UNKNOWN
 
 
 def _detail(outcome: Outcome | Failure) -> str:

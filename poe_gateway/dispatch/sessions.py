@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine
 from datetime import datetime
 from hashlib import blake2b
@@ -58,6 +58,8 @@ class SessionBook:
         self._lost = lost
         self._known: OrderedDict[str, SessionBinding] = OrderedDict()
         self._writing: set[asyncio.Task[None]] = set()
+        self._unstored: Counter[str] = Counter()
+        """Sessions whose binding is being written at this moment."""
         self.busy: set[str] = set()
         """Sessions whose upstream conversation is answering in this process."""
 
@@ -76,6 +78,8 @@ class SessionBook:
                 stored = await self._store.get(session)
         except (StoreUnavailable, TimeoutError):
             return known
+        if known is not None and self._unstored[session]:
+            return self._known.get(session)  # the store cannot know better yet
         if stored is None:
             self._known.pop(session, None)
             return None
@@ -87,7 +91,8 @@ class SessionBook:
     def put(self, binding: SessionBinding) -> None:
         """Remember now, store behind."""
         self._remember(binding)
-        self._spawn(self._store.put(binding))
+        self._unstored[binding.id] += 1
+        self._spawn(self._store.put(binding), binding.id)
 
     def drop(self, session: str) -> None:
         """The upstream conversation is gone."""
@@ -105,10 +110,17 @@ class SessionBook:
         while len(self._known) > _SIZE:
             self._known.popitem(last=False)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], session: str | None = None) -> None:
         task = asyncio.ensure_future(self._quietly(work))
         self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        task.add_done_callback(lambda done: self._written(done, session))
+
+    def _written(self, task: asyncio.Task[None], session: str | None) -> None:
+        self._writing.discard(task)
+        if session is not None:
+            self._unstored[session] -= 1
+            if self._unstored[session] <= 0:
+                del self._unstored[session]
 
     async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
         try:

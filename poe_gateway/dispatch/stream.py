@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -31,6 +30,11 @@ from poe_gateway.errors import GatewayError, Overloaded, UpstreamTimeout
 from poe_gateway.pool.lease import Lease
 from poe_gateway.pool.outcome import Cancelled, Outcome, Succeeded, Transient
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
+
+
+def capacity_lost() -> Overloaded:
+    """What a caller is told whose slot now belongs to another process."""
+    return Overloaded("The gateway lost its claim on the account.", code="capacity_lost", retry_after=1)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,62 +111,86 @@ class ChatStream:
         self.answer = answer
         self._head = head
         self._source = source
-        self._deadline = deadline
         self._settle = settle
-        self._revoked = False
+        self._stopped: UpstreamFailure | GatewayError | None = None
+        """Why the answer may not go on: its time is up, or the slot is lost."""
         self._reader: asyncio.Task[Any] | None = None
+        """The task that waits for the upstream's next event right now."""
+        self._ending = False
+        self._closing: asyncio.Task[None] | None = None
+        self._timer = asyncio.get_running_loop().call_at(deadline, self._late)
         attempt.lease.on_revoked = self._revoke
 
     async def events(self) -> AsyncIterator[ChatEvent]:
         """Content events, then ``Finished``. Raises GatewayError when the answer breaks off."""
-        self._reader = asyncio.current_task()
-        loop = asyncio.get_running_loop()
         finished = any(isinstance(event, Finished) for event in self._head)
+        failure: UpstreamFailure | None = None
         try:
-            async with aclosing(self._source):
+            try:
                 for event in self._head:
                     if not isinstance(event, Finished):
                         yield event
                 while not finished:
-                    try:
-                        event = await anext(self._source)
-                    except StopAsyncIteration:
-                        break
-                    self.answer.observe(event)
-                    if isinstance(event, Finished):
+                    following = await self._next()
+                    if following is None:
+                        raise UpstreamFailure(Transient("the answer was cut off"), Fate.ACCEPTED)
+                    self.answer.observe(following)
+                    if isinstance(following, Finished):
                         finished = True
-                    elif isinstance(event, TextDelta | TextReplaced | ToolCallDelta):
-                        yield event
-                        if loop.time() > self._deadline:
-                            raise UpstreamFailure(Transient("the answer took too long", timeout=True), Fate.ACCEPTED)
-            if not finished:
-                raise UpstreamFailure(Transient("the answer was cut off"), Fate.ACCEPTED)
+                    elif isinstance(following, TextDelta | TextReplaced | ToolCallDelta):
+                        yield following
+            except UpstreamFailure as error:
+                failure = error
+                raise
+            finally:
+                await self._close()
             if self.answer.empty and self.answer.finish == "stop":
                 raise UpstreamFailure(Transient("the answer was empty"), Fate.ACCEPTED)
-            self._settle(Succeeded(points=self.answer.points), None)
+            self._end(Succeeded(points=self.answer.points), None)
             yield Finished(self.answer.finish or "stop")
-        except UpstreamFailure as failure:
-            self._settle(failure.outcome, failure.fate)
-            raise self._broken(as_error(failure.outcome, failure.fate)) from None
-        except asyncio.CancelledError:
-            self._settle(Cancelled(), None)
-            if not self._revoked:
-                raise
-            reader = asyncio.current_task()
-            if reader is not None:
-                reader.uncancel()
-            raise Overloaded(
-                "The gateway lost its claim on the account.", code="capacity_lost", retry_after=1
-            ) from None
+        except UpstreamFailure as error:
+            self._end(error.outcome, error.fate)
+            raise self._broken(as_error(error.outcome, error.fate)) from None
         finally:
-            self._settle(Cancelled(), None)  # abandoned; does nothing when settled above
+            if failure is not None:  # the caller left while the upstream's side was closed: the news stays true
+                self._end(failure.outcome, failure.fate)
+            self._end(Cancelled(), None)  # cancelled or abandoned; does nothing when settled above
+
+    async def _next(self) -> ChatEvent | None:
+        """The upstream's next event; None at its end. Raises what the stream was stopped with."""
+        self._raise_if_stopped()
+        reader = self._reader = asyncio.current_task()
+        try:
+            return await anext(self._source, None)
+        except asyncio.CancelledError:
+            if self._stopped is not None and reader is not None:
+                reader.uncancel()
+                raise self._stopped from None
+            raise
+        finally:
+            self._reader = None
+
+    def _raise_if_stopped(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
 
     async def aclose(self) -> None:
         """Close the upstream's side if ``events`` was never begun, or was left early. Idempotent."""
         try:
-            await self._source.aclose()
+            await self._close()
         finally:
-            self._settle(Cancelled(), None)
+            self._end(Cancelled(), None)
+
+    async def _close(self) -> None:
+        self._ending = True
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
+        else:
+            await self._source.aclose()
+
+    def _end(self, outcome: Outcome, fate: Fate | None) -> None:
+        self._timer.cancel()
+        self._settle(outcome, fate)
 
     @staticmethod
     def _broken(error: GatewayError) -> GatewayError:
@@ -171,9 +199,26 @@ class ChatStream:
         return error
 
     def _revoke(self) -> None:
-        self._revoked = True
+        self._stop(capacity_lost())
+
+    def _late(self) -> None:
+        self._stop(UpstreamFailure(Transient("the answer took too long", timeout=True), Fate.ACCEPTED))
+
+    def _stop(self, error: UpstreamFailure | GatewayError) -> None:
+        if self._stopped is not None or self._ending:
+            return
+        self._stopped = error
         if self._reader is not None:
             self._reader.cancel()
+        else:
+            # The caller does not take what is there already: the slot does not wait for it.
+            self._closing = asyncio.ensure_future(self._abandon())
+
+    async def _abandon(self) -> None:
+        try:
+            await self._source.aclose()
+        finally:
+            self._end(Cancelled(), None)
 
     def usage(self) -> Usage:
         """Tokens of the exchange, estimated where the upstream told none."""

@@ -34,6 +34,9 @@ from poe_gateway.telemetry.events import WaitResult
 
 _OWN_GONE = "session_account_unavailable"
 """Code with which those who wait for one particular account are told that it left service."""
+_REMEMBERED = 256
+"""Kinds of wishes (offers and model) whose outlook is kept: callers choose the model's name, so it is bounded."""
+_Outlook = tuple[Counter[str], datetime | None]
 _HOLD_GUESS = 5.0
 """Seconds a slot is believed to be used before anything was measured."""
 
@@ -94,6 +97,8 @@ class Broker:
         self._offers: dict[str, dict[str, Seat]] = {}
         self._allowed: Counter[str] = Counter()
         self._counts: dict[str, int] | None = None
+        self._witness: dict[tuple[frozenset[str], str], Seat] = {}
+        self._outlooks: dict[tuple[frozenset[str], str], _Outlook] = {}
         self._blocks = 0
         self._hold = _HOLD_GUESS
         self._day = reset_day(clock.now(), policy.reset)
@@ -164,6 +169,7 @@ class Broker:
     def _unseat(self, seat: Seat) -> None:
         """Take a seat out of its offer's rows and counts."""
         self._counts = None
+        self._outlooks.clear()
         account = seat.account
         self._index.remove(seat)
         if seat.allowed:
@@ -174,6 +180,7 @@ class Broker:
     def _settle_seat(self, seat: Seat, before: Account | None, now: datetime) -> None:
         """Bring a seat's place in line with its account; ``before`` is None for a new seat."""
         account = seat.account
+        self._outlooks.clear()
         self._blocks += bool(account.model_blocks) - bool(before is not None and before.model_blocks)
         allowed = transitions.why_not(account, now) is None
         if allowed != seat.allowed:
@@ -232,7 +239,7 @@ class Broker:
     async def _wait_for_own(self, want: Want, since: float) -> Lease | None:
         """Wait a little for the account of a session while it is healthy; None when it cannot serve."""
         seat = self.seats.get(want.affinity or "")
-        if seat is None or not seat.allowed or seat.account.offer not in want.offers:
+        if seat is None or not seat.allowed or self._refuses(seat.account, want):
             return None
         patience = want.deadline if want.steadfast else min(want.deadline, since + self.policy.affinity_patience)
         try:
@@ -304,6 +311,8 @@ class Broker:
             if seat is None or seat.level < 0 or self._refuses(seat.account, want):
                 return None
         else:
+            if self._blocks and (want.offers, want.model) in self._outlooks:
+                return None  # known: nobody may serve this model
             refuse = (lambda account: self._refuses(account, want)) if self._blocks else None
             seat = self._index.best(want.offers, refuse, want.tried, self._score)
             if seat is None:
@@ -361,13 +370,15 @@ class Broker:
         lease.closed = True
         self.leases.discard(lease)
         seat = lease.seat
+        scarce = self.whole.used >= self.whole.held
         seat.used -= 1
         self.whole.used -= 1
         seat.idle_since = self._clock.monotonic()
         self.on_release(seat)
         if seat.account.id in self.seats:
             self._index.place(seat)
-        self.serve_waiting(seat)
+        # Where the whole pool's limit was what they waited for, any open seat will do now.
+        self.serve_waiting(None if scarce else seat)
 
     def regrant(self, held: Mapping[str, int], whole: int | None = None) -> None:
         """The keeper reports what this process holds now."""
@@ -388,6 +399,7 @@ class Broker:
             seat.held = 0
             self._index.place(seat)
         for lease in list(self.leases):
+            lease.revoked = True
             if lease.on_revoked is not None:
                 lease.on_revoked()
 
@@ -403,16 +415,23 @@ class Broker:
             for lane in self.line.lanes():
                 if seat is not None and (seat.level < 0 or seat.account.offer not in lane.offers):
                     continue
-                for ticket in self.line.next_in(lane):
-                    done = ticket.granted.done()
-                    lease = None if done else self._take(ticket.want, ticket.since, queued=True)
-                    if lease is not None:
-                        self.line.served(ticket)
-                        ticket.granted.set_result(lease)
-                        progress = True
-                        break
+                progress |= self._serve_one(lane)
         if len(self.line):
             self.on_shortage()
+
+    def _serve_one(self, lane: Lane) -> bool:
+        """Give one slot to the first in the lane who may have it."""
+        for ticket in self.line.tickets(lane):
+            if ticket.granted.done():
+                continue  # gone, but its task did not run yet: those behind it must not wait for that
+            lease = self._take(ticket.want, ticket.since, queued=True)
+            if lease is not None:
+                self.line.served(ticket)
+                ticket.granted.set_result(lease)
+                return True
+            if not ticket.want.tried:
+                return False  # what this one cannot have, nobody in the lane can
+        return False
 
     def _raise_if_hopeless(self, want: Want) -> None:
         error = self.why_hopeless(want)
@@ -426,15 +445,19 @@ class Broker:
         for lane in self.line.lanes():
             if lane.account is not None:
                 seat = self.seats.get(lane.account)
-                if seat is None or not seat.allowed:
-                    for ticket in list(self.line.next_in(lane)):
+                if (
+                    seat is None
+                    or seat.account.offer not in lane.offers
+                    or transitions.why_not(seat.account, self._clock.now(), lane.model) is not None
+                ):
+                    for ticket in self.line.tickets(lane):
                         self.line.leave(ticket)
                         if not ticket.granted.done():
                             ticket.granted.set_exception(Overloaded(code=_OWN_GONE))
                 continue
-            if any(self._allowed[offer] > 0 for offer in lane.offers):
+            if self._hopeful(lane.offers, lane.model):
                 continue
-            for ticket in list(self.line.next_in(lane)):
+            for ticket in self.line.tickets(lane):
                 error = self.why_hopeless(ticket.want)
                 if error is not None and not ticket.granted.done():
                     self.line.leave(ticket)
@@ -445,7 +468,57 @@ class Broker:
         usable = sum(self._allowed[offer] for offer in want.offers)
         if usable > len(want.tried) and not self._blocks:
             return None
+        if not want.tried and self._hopeful(want.offers, want.model):
+            return None
         now = self._clock.now()
+        outlook = self._outlook(want, now)
+        if outlook is None:
+            return None
+        reasons, soonest = outlook
+        if soonest is not None:
+            left = want.deadline - self._clock.monotonic()
+            if soonest <= now + timedelta(seconds=left):
+                return None
+        wait = None if soonest is None else max(1.0, (soonest - now).total_seconds())
+        if reasons[State.COOLDOWN.value] or reasons["model_blocked"]:
+            return Overloaded("All accounts are resting.", code="all_cooling", retry_after=wait)
+        if reasons[State.DEPLETED.value]:
+            return PointsExhausted(retry_after=wait)
+        return Overloaded("No account is in service for this model.", code="no_accounts", retry_after=wait)
+
+    def _hopeful(self, offers: frozenset[str], model: str) -> bool:
+        """Whether some account may serve the model now, busy or not. Constant time as a rule."""
+        if not any(self._allowed[offer] > 0 for offer in offers):
+            return False
+        if not self._blocks:
+            return True
+        now = self._clock.now()
+        witness = self._witness.get((offers, model))
+        if (
+            witness is not None
+            and witness.allowed
+            and witness.account.offer in offers
+            and transitions.why_not(witness.account, now, model) is None
+        ):
+            return True
+        for offer in offers:
+            for seat in self._offers.get(offer, {}).values():
+                if transitions.why_not(seat.account, now, model) is None:
+                    if len(self._witness) >= _REMEMBERED:
+                        self._witness.clear()
+                    self._witness[offers, model] = seat
+                    return True
+        return False
+
+    def _outlook(self, want: Want, now: datetime) -> _Outlook | None:
+        """Why nobody may serve, and when time alone may change that; None when somebody may.
+
+        A look at every account, so what it found is kept until an account changes: a pool that is used up refuses
+        its callers at no cost.
+        """
+        key = (want.offers, want.model)
+        if not want.tried and (known := self._outlooks.get(key)) is not None:
+            return known
         reasons: Counter[str] = Counter()
         soonest: datetime | None = None
         for offer in want.offers:
@@ -460,16 +533,11 @@ class Broker:
                 moment = self._available_at(account, want.model)
                 if moment is not None and (soonest is None or moment < soonest):
                     soonest = moment
-        if soonest is not None:
-            left = want.deadline - self._clock.monotonic()
-            if soonest <= now + timedelta(seconds=left):
-                return None
-        wait = None if soonest is None else max(1.0, (soonest - now).total_seconds())
-        if reasons[State.COOLDOWN.value] or reasons["model_blocked"]:
-            return Overloaded("All accounts are resting.", code="all_cooling", retry_after=wait)
-        if reasons[State.DEPLETED.value]:
-            return PointsExhausted(retry_after=wait)
-        return Overloaded("No account is in service for this model.", code="no_accounts", retry_after=wait)
+        if not want.tried:
+            if len(self._outlooks) >= _REMEMBERED:
+                self._outlooks.clear()
+            self._outlooks[key] = (reasons, soonest)
+        return reasons, soonest
 
     def _available_at(self, account: Account, model: str) -> datetime | None:
         """When time alone may return the account to service, or None."""

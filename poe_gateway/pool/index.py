@@ -13,9 +13,6 @@ from itertools import chain, groupby
 
 from poe_gateway.pool.account import Account
 
-_PROBES = 4096
-"""Bound on seats looked at in one choice when exclusions (tried accounts, model blocks) lie in the way."""
-
 
 class Seat:
     """One account in this process: what is held, what is used. ``level`` is its row, -1 when not open."""
@@ -72,28 +69,30 @@ class SeatIndex:
         """The seat to use: least loaded first, then the better of the two that have waited longest in that row.
 
         Rows are queues: a chosen seat comes back at the end, so equal accounts take turns and none becomes the
-        hot spot. Accounts in ``tried`` or refused by ``refuse`` are passed over.
+        hot spot. Accounts in ``tried`` or refused by ``refuse`` are passed over; those refused go to the end of their
+        row, so that the next choice does not meet them again at once.
         """
         rows = [(level, row) for offer in offers for level, row in enumerate(self._offers.get(offer, ())) if row]
         if len(rows) > 1:
             rows.sort(key=_level)
-        probes = 0
+        refused: list[Seat] = []
+        chosen: Seat | None = None
         for _, group in groupby(rows, key=_level):
-            first: Seat | None = None
             for seat in chain.from_iterable(row.values() for _, row in group):
-                probes += 1
-                if seat.account.id in tried or (refuse is not None and refuse(seat.account)):
-                    if probes >= _PROBES:
-                        break
+                if seat.account.id in tried:
                     continue
-                if first is not None:
-                    return max(first, seat, key=lambda each: score(each.account))
-                first = seat
-            if first is not None:
-                return first
-            if probes >= _PROBES:
-                return None
-        return None
+                if refuse is not None and refuse(seat.account):
+                    refused.append(seat)
+                    continue
+                if chosen is not None:
+                    chosen = max(chosen, seat, key=lambda each: score(each.account))
+                    break
+                chosen = seat
+            if chosen is not None:
+                break
+        for seat in refused:
+            self._offers[seat.account.offer][seat.level].move_to_end(seat.account.id)
+        return chosen
 
 
 def _level(entry: tuple[int, OrderedDict[str, Seat]]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 
 from poe_gateway.clock import Clock
@@ -59,8 +60,9 @@ class Journal:
         return account
 
     def drop(self, account_id: str) -> None:
-        """The account is gone."""
+        """The account is gone, and what is being written of it must not bring it back."""
         self._pending.pop(account_id, None)
+        self._writing.pop(account_id, None)
         self._urgent.discard(account_id)
 
     async def flush_forever(self) -> None:
@@ -68,12 +70,11 @@ class Journal:
         loop = asyncio.get_running_loop()
         turn = loop.time() + _QUIET
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(turn):
                     await self._wake.wait()
-                hurried = True
-            except TimeoutError:
-                hurried = False
+            hurried = loop.time() < turn  # however much urgent news there is, the rest has its turns
+            if not hurried:
                 turn = loop.time() + _QUIET
             self._wake.clear()
             done = await self.flush(only_urgent=True)
@@ -84,8 +85,10 @@ class Journal:
 
     async def flush(self, *, only_urgent: bool = False) -> bool:
         """Write what waits (all of it, or the urgent part); False when the database failed: the news stays here."""
-        while batch := list(islice(self._urgent if only_urgent else self._pending, _BATCH)):
-            if not await self._write(batch):
+        waiting = list(self._urgent if only_urgent else self._pending)
+        for start in range(0, len(waiting), _BATCH):
+            batch = [key for key in waiting[start : start + _BATCH] if key in self._pending]
+            if batch and not await self._write(batch):
                 return False
         return True
 
@@ -108,7 +111,7 @@ class Journal:
         finally:
             self._writing = {}
         self.failing_since = None
-        self._stored(stored.values())
+        self._stored([account for key, account in stored.items() if key in taken])
         return True
 
 

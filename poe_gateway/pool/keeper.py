@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.pool.account import Account
@@ -62,6 +63,7 @@ class Keeper:
         self._lower_whole = False
         self._promised: dict[str, float] = {}
         self._wake = asyncio.Event()
+        self._rejoin = asyncio.Event()
         broker.grants_valid = self.valid
         broker.on_shortage = self._wake.set
         broker.on_release = self._released
@@ -96,19 +98,21 @@ class Keeper:
     async def _stay_alive(self) -> None:
         pause = 0.2 * self._lifetime
         while True:
-            sent = self._clock.monotonic()
+            sent, instance = self._clock.monotonic(), self.instance
             try:
                 async with asyncio.timeout(0.4 * self._lifetime):
                     if self.joined.is_set():
-                        membership = await self._store.renew(self.instance, 0.8 * self._lifetime)
+                        membership = await self._store.renew(instance, 0.8 * self._lifetime)
                     else:
-                        membership = await self._store.join(self.instance, 0.8 * self._lifetime)
+                        membership = await self._store.join(instance, 0.8 * self._lifetime)
             except LeaseLost:
-                self._lost()
+                self._lost(instance)
                 continue
             except (StoreUnavailable, TimeoutError):
                 await asyncio.sleep(0.05 * self._lifetime)
                 continue
+            if instance != self.instance:
+                continue  # the death of that name was noticed elsewhere in the meantime
             self._valid_until = sent + 0.6 * self._lifetime
             if membership != self.membership:
                 self.membership = membership
@@ -116,10 +120,17 @@ class Keeper:
             if not self.joined.is_set():
                 self.joined.set()
             self._wake.set()
-            await asyncio.sleep(pause)
+            self._broker.serve_waiting()  # those who came while the grants might not be used
+            self._rejoin.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._rejoin.wait()
 
-    def _lost(self) -> None:
+    def _lost(self, instance: str) -> None:
         """Declared dead: stop using everything, then come back under a new name."""
+        if instance != self.instance:
+            return
+        self._rejoin.set()
         self._valid_until = 0.0
         self.losses += 1
         self.joined.clear()
@@ -152,6 +163,10 @@ class Keeper:
             try:
                 await self._round(instance)
                 needy = bool(len(self._broker.line)) and await self._borrow(instance)
+            except LeaseLost:
+                self._lost(instance)
+                await self.joined.wait()
+                continue
             except StoreUnavailable:
                 await asyncio.sleep(_ROUND)
                 continue
@@ -208,7 +223,9 @@ class Keeper:
         elif resize and broker.whole.held > share:
             self._lower_whole_to(max(share, broker.whole.used))
         asks: list[Ask] = []
-        for seat in list(broker.seats.values()):
+        for number, seat in enumerate(list(broker.seats.values()), 1):
+            if number % _BATCH == 0:
+                await asyncio.sleep(0)  # a look at all accounts takes long where there are many
             cap = self._cap(seat.account)
             share = self._share(seat.account.id, cap)
             if resize and seat.held > share:
@@ -277,6 +294,8 @@ class Keeper:
         broker = self._broker
         policy = broker.policy
         asks: list[Ask] = []
+        if broker.whole.used >= policy.global_inflight:
+            return False  # the limit itself is reached: nothing to reach for
         if broker.whole.used >= broker.whole.held:
             asks.append(
                 Ask(key=GLOBAL, hold=min(policy.global_inflight, broker.whole.held + 4), cap=policy.global_inflight)
@@ -375,7 +394,7 @@ class Keeper:
                 share = self._share(seat.account.id, self._cap(seat.account))
                 if seat.held > share:
                     self._lower_to(seat, max(share, seat.used))
-                elif seat.held < share:
+                elif seat.held < share and seat.allowed and self._sweep_again == float("inf"):
                     self._sweep_due = True
         share = self._share(GLOBAL, broker.policy.global_inflight)
         if broker.whole.held > max(share, broker.whole.used):

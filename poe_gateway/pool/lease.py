@@ -29,7 +29,7 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
 class Lease:
     """One slot of one account, until ``Broker.settle``. ``account`` is as it was when the slot was won."""
 
-    __slots__ = ("account", "closed", "evidence", "model", "on_revoked", "queued", "seat", "taken", "waited")
+    __slots__ = ("account", "closed", "evidence", "model", "on_revoked", "queued", "revoked", "seat", "taken", "waited")
 
     def __init__(self, seat: Seat, model: str, evidence: str, taken: float, waited: float, *, queued: bool) -> None:
         self.seat = seat
@@ -41,7 +41,9 @@ class Lease:
         self.waited = waited
         self.queued = queued
         self.closed = False
-        self.on_revoked: Callable[[], None] | None = None
+        self.revoked = False
+        """True when this process lost its grants while the lease was open."""
+        self.on_revoked: Callable[[], object] | None = None
         """Called when this process lost its grants: the work must stop."""
 
     def __repr__(self) -> str:

@@ -98,11 +98,10 @@ class WaitingLine(Generic[W]):
     def waiting_in(self, lane: Lane) -> int:
         return sum(len(line) for line in self._lanes.get(lane, {}).values())
 
-    def next_in(self, lane: Lane) -> Iterator[W]:
-        """The heads of the callers' lines in the order of their turns."""
+    def tickets(self, lane: Lane) -> Iterator[W]:
+        """Everybody in the lane: the callers in the order of their turns, each with all its requests."""
         for line in list(self._lanes.get(lane, {}).values()):
-            if line:
-                yield line[0]
+            yield from tuple(line)
 
     def served(self, ticket: W) -> None:
         """The ticket got its turn: it leaves, and its caller goes to the end of the round."""

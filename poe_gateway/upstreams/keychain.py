@@ -81,6 +81,7 @@ class Keychain:
 
     async def prefetch(self, accounts: Iterable[Account]) -> int:
         """Fetch sealed credentials that are not here yet, one batch; how many were fetched. Raises StoreUnavailable."""
+        self._lapse()
         unknown = (-1, b"")
         versions = (
             (account.id, account.credential_rev)
@@ -94,6 +95,12 @@ class Keychain:
         for (account_id, version), sealed in found.items():
             self._sealed[account_id] = (version, sealed)
         return len(found)
+
+    def _lapse(self) -> None:
+        """Drop what was opened too long ago, used or not. The oldest come first."""
+        now = self._clock.monotonic()
+        while self._opened and next(iter(self._opened.values()))[0] < now:
+            self._opened.popitem(last=False)
 
     def forget(self, account_id: str) -> None:
         """Drop what is here of an account."""

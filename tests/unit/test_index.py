@@ -73,6 +73,23 @@ def test_tried_and_refused_accounts_are_passed_over() -> None:
     assert index.best(["other"], None, (), points) is None
 
 
+def test_however_many_are_refused_the_others_are_found_and_found_quickly() -> None:
+    index = SeatIndex()
+    seats(index, 6000)
+    looks = 0
+
+    def refuse(candidate: Account) -> bool:
+        nonlocal looks
+        looks += 1
+        return int(candidate.id[4:]) < 5000
+
+    assert take(index, refuse=refuse) is not None
+    looks = 0
+    for _ in range(100):
+        assert take(index, refuse=refuse) is not None
+    assert looks < 300
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 9), st.sampled_from(["use", "free", "ban", "allow", "grant", "lower"])), max_size=200
