@@ -6,9 +6,8 @@ only the rest is sent then. Anything else (an edited or shortened history) is a 
 
 from __future__ import annotations
 
+import json
 from hashlib import blake2b
-
-import orjson
 
 from poe_gateway.chat.request import ChatRequest, Message, TextPart
 
@@ -21,7 +20,8 @@ def digest(message: Message) -> str:
         hasher.update(b"\x01" + image.url.encode("utf-8", "surrogatepass"))
     calls = {key: value for key, value in message.extra.items() if key in ("tool_calls", "tool_call_id") and value}
     if calls:
-        hasher.update(b"\x02" + orjson.dumps(calls, option=orjson.OPT_SORT_KEYS))
+        # Not orjson: callers may send numbers beyond 64 bits.
+        hasher.update(b"\x02" + json.dumps(calls, sort_keys=True).encode())
     return hasher.hexdigest()
 
 

@@ -17,9 +17,11 @@ from poe_gateway.upstreams.base import AccountRef
 from poe_gateway.vault import Vault, VaultError
 
 _KEEP = 300.0
-_SIZE = 20_000
-"""Accounts whose credentials are kept here, opened or sealed (about 1 KiB each)."""
+_SIZE = 200_000
+"""Accounts whose credentials are kept here, opened or sealed (about 1 KiB each). Beyond it, and for what was not
+fetched yet, ``ref`` asks the store."""
 _BATCH = 500
+_ABSENT = b""
 
 Version = tuple[str, int]
 """Account id and ``credential_rev``."""
@@ -53,7 +55,9 @@ class Keychain:
                 return entry[1]
             del self._opened[account.id]
         version, sealed = self._sealed.get(account.id, (-1, b""))
-        return self._open(account, sealed) if version == account.credential_rev else None
+        if version != account.credential_rev or sealed == _ABSENT:
+            return None
+        return self._open(account, sealed)
 
     async def ref(self, account: Account) -> AccountRef:
         """The account with its credentials. Raises VaultError, StoreUnavailable."""
@@ -92,8 +96,9 @@ class Keychain:
         if not missing or len(self._sealed) + len(missing) > _SIZE:
             return 0
         found = await self._store.credentials_of(missing)
-        for (account_id, version), sealed in found.items():
-            self._sealed[account_id] = (version, sealed)
+        for account_id, version in missing:
+            # What is not stored is remembered as such, or it would stand in every batch.
+            self._sealed[account_id] = (version, found.get((account_id, version), _ABSENT))
         return len(found)
 
     def _lapse(self) -> None:
