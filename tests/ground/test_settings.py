@@ -58,7 +58,7 @@ def test_defaults_are_those_of_the_quick_start(tmp_path: Path) -> None:
     assert (pool.max_inflight_per_account, pool.global_inflight_limit) == (2, 200)
     assert (pool.depleted_threshold, pool.cooldown_seconds) == (20, 120)
     assert (pool.acquire_timeout_seconds, pool.queue_limit, pool.max_attempts) == (30, 1000, 3)
-    assert pool.grant_lifetime_seconds == 10
+    assert pool.grant_lifetime_seconds == 20
     assert (settings.session.affinity, settings.session.ttl_seconds) == ("soft", 86_400)
     assert (settings.serve.host, settings.serve.port, settings.serve.workers) == ("127.0.0.1", 8000, 1)
     assert (settings.serve.max_body_bytes, settings.serve.request_timeout_seconds) == (20 * 1024 * 1024, 300)
