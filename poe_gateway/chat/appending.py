@@ -14,7 +14,6 @@ class Appender:
 
     def __init__(self) -> None:
         self._sent: list[str] = []
-        self.contradicted = False
 
     def piece(self, event: TextDelta | TextReplaced) -> str:
         """What to append now; may be empty."""
@@ -22,10 +21,5 @@ class Appender:
             self._sent.append(event.text)
             return event.text
         sent = "".join(self._sent)
-        if event.text.startswith(sent):
-            rest = event.text[len(sent) :]
-        else:
-            self.contradicted = True
-            rest = "\n\n" + event.text
         self._sent = [event.text]
-        return rest
+        return event.text[len(sent) :] if event.text.startswith(sent) else "\n\n" + event.text

@@ -80,7 +80,7 @@ class Broker:
         self.whole = Allowance()
         self.seats: dict[str, Seat] = {}
         self.line: WaitingLine[_Waiting] = WaitingLine(policy.queue_limit)
-        self.journal = Journal(store, clock, self.accept)
+        self.journal = Journal(store, self.accept)
         self.grants_valid: Callable[[], bool] = lambda: False
         self.on_shortage: Callable[[], None] = lambda: None
         self.on_release: Callable[[Seat], None] = lambda seat: None

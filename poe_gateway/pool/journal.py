@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 
-from poe_gateway.clock import Clock
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.store import AccountStore, StoreUnavailable
 
@@ -30,16 +29,14 @@ _BATCH = 500
 class Journal:
     """Write-behind for account changes. ``flush_forever`` is run as one task."""
 
-    def __init__(self, store: AccountStore, clock: Clock, stored: Callable[[Iterable[Account]], None]) -> None:
+    def __init__(self, store: AccountStore, stored: Callable[[Iterable[Account]], None]) -> None:
         self._store = store
-        self._clock = clock
         self._stored = stored
         self._pending: OrderedDict[str, list[Step]] = OrderedDict()
         self._urgent: set[str] = set()
         self._writing: dict[str, list[Step]] = {}
         """Being written at this moment."""
         self._wake = asyncio.Event()
-        self.failing_since: float | None = None
 
     def note(self, account_id: str, step: Step, *, urgent: bool) -> None:
         """Remember a step; ``urgent`` news is written at once."""
@@ -105,12 +102,9 @@ class Journal:
             self._urgent |= urgent
             if not isinstance(error, StoreUnavailable):
                 raise
-            if self.failing_since is None:
-                self.failing_since = self._clock.monotonic()
             return False
         finally:
             self._writing = {}
-        self.failing_since = None
         self._stored([account for key, account in stored.items() if key in taken])
         return True
 

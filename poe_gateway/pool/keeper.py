@@ -43,7 +43,6 @@ class Keeper:
         self.instance = ids.new("proc", 12)
         self.membership = Membership(live=())
         self.joined = asyncio.Event()
-        self.losses = 0
         self.on_lost: Callable[[int], None] = lambda slots: None
         """Told how many slots were in use when this process was declared dead."""
         self._ids = ids
@@ -132,7 +131,6 @@ class Keeper:
             return
         self._rejoin.set()
         self._valid_until = 0.0
-        self.losses += 1
         self.joined.clear()
         self.instance = self._ids.new("proc", 12)
         self.membership = Membership(live=())

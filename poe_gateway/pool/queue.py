@@ -95,9 +95,6 @@ class WaitingLine(Generic[W]):
     def _longest(self, lane: Lane) -> float:
         return min(line[0].since for line in self._lanes[lane].values())
 
-    def waiting_in(self, lane: Lane) -> int:
-        return sum(len(line) for line in self._lanes.get(lane, {}).values())
-
     def tickets(self, lane: Lane) -> Iterator[W]:
         """Everybody in the lane: the callers in the order of their turns, each with all its requests."""
         for line in list(self._lanes.get(lane, {}).values()):
