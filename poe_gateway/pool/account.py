@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+UNPRICED_MODELS = 16
 
 
 class Intent(StrEnum):
@@ -39,6 +40,8 @@ class Cause(StrEnum):
     RATE_LIMITED = "rate_limited"
     ERRORS = "errors"
     TIMEOUTS = "timeouts"
+    NETWORK = "network"
+    """The way to the upstream failed: seconds of rest, no strike."""
     POINTS_GONE = "points_gone"
     BELOW_THRESHOLD = "below_threshold"
     UNAUTHORIZED = "unauthorized"
@@ -68,6 +71,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     evidence: str = ""
     """Id of the request or duty that brought it about."""
+    trial: bool = False
+    """Just back from a rest that failures brought about: exactly one request at a time, until one succeeds."""
 
 
 class Balance(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +84,25 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     subscription_active: bool | None = None
     allotment: int | None = None
     next_grant_at: datetime | None = None
+    booked: int = 0
+    """Points that we know or believe to have spent since ``measured_at``; ``points`` is less by them already."""
+    unpriced: dict[str, int] = {}
+    """Requests since ``measured_at`` whose price nobody told: model -> how many. Bounded by ``UNPRICED_MODELS``."""
+    drift: int = 0
+    """Points that were gone at the last measurement without our doing, less those that turned up later."""
+
+
+class ResetClock(msgspec.Struct, frozen=True, kw_only=True):
+    """When in the local day the account's points are renewed, learned from jumps that were observed.
+
+    The jump lies after ``low`` and at or before ``high``: seconds after the configured reset hour, on the wall clock of
+    the configured zone, 0 <= low < high <= 86400. ``seen`` jumps agree with it.
+    """
+
+    low: float
+    high: float
+    seen: int = 1
+    last_jump_at: datetime
 
 
 class ModelBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +142,18 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Local day (ISO date in the reset's time zone) whose reset is already in ``balance``."""
     max_inflight: int | None = None
     """Own limit of concurrent requests; None = the pool's default."""
+    priority: int = 0
+    """Accounts of a higher priority are used first."""
+    weight: int = 1
+    """Share of work under the weighted strategy, multiplied with the number of slots."""
+    labels: tuple[str, ...] = ()
+    """Words by which keys choose accounts; sorted, in lower case."""
+    keep_percent: int = 0
+    """Part of the daily allotment that is kept for the account's owner: never spent by the pool."""
+    reset_clock: ResetClock | None = None
     error_count: int = 0
+    strikes: int = 0
+    """Rests in a row that failures brought about: each is longer than the last. A success ends the row."""
     demo: bool = False
     last_used_at: datetime | None = None
     last_success_at: datetime | None = None
