@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
 from poe_gateway import __version__
+from poe_gateway.accounts.audit import BalanceAudit
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.accounts.visits import Visitor
@@ -20,14 +22,22 @@ from poe_gateway.api.asgi import Front, StartFailed
 from poe_gateway.api.v1.chat import ROUTE as CHAT_ROUTE
 from poe_gateway.api.v1.chat import ChatCompletions
 from poe_gateway.auth.keyring import KeyRing
-from poe_gateway.clock import Ids, SystemClock
+from poe_gateway.clock import Ids, ServerClock
 from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
+from poe_gateway.dispatch.prefixes import PrefixBook
 from poe_gateway.dispatch.sessions import SessionBook
+from poe_gateway.explain.decisions import DecisionLog
+from poe_gateway.explain.history import HistoryLog
+from poe_gateway.explain.witness import Witness
+from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account, Cause
 from poe_gateway.pool.broker import Broker
+from poe_gateway.pool.forecast import Forecast, forecast
 from poe_gateway.pool.keeper import Keeper
-from poe_gateway.pool.policy import DailyReset, PoolPolicy
+from poe_gateway.pool.policy import DailyReset, PoolPolicy, Strategy
+from poe_gateway.pool.pricebook import PriceBook
 from poe_gateway.pool.store import StoreUnavailable
+from poe_gateway.pool.usage import ewma
 from poe_gateway.routing.catalog import Catalog
 from poe_gateway.scheduler.leadership import Leadership
 from poe_gateway.scheduler.runner import Scheduler
@@ -36,6 +46,7 @@ from poe_gateway.settings import Settings
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.catalog import MongoCatalog
+from poe_gateway.storage import schema
 from poe_gateway.storage.client import (
     BadMongoUri,
     Client,
@@ -45,18 +56,23 @@ from poe_gateway.storage.client import (
     hosts,
     password_of,
     ping,
+    server_time,
 )
+from poe_gateway.storage.decisions import MongoDecisions
 from poe_gateway.storage.doorbell import Doorbell
 from poe_gateway.storage.duties import MongoDuties
 from poe_gateway.storage.embedded import EmbeddedMongo, MongoUnavailable, ensure_mongod
 from poe_gateway.storage.grants import MongoGrants
+from poe_gateway.storage.history import MongoHistory
 from poe_gateway.storage.keys import MongoKeys
 from poe_gateway.storage.leases import MongoLeases
 from poe_gateway.storage.meta import MongoMeta, VaultMismatch
 from poe_gateway.storage.migrations import MigrationStuck, SchemaTooNew, migrate
+from poe_gateway.storage.prices import MongoPrices
 from poe_gateway.storage.sessions import MongoSessions
+from poe_gateway.storage.usage import MongoUsage
 from poe_gateway.telemetry.events import (
-    AccountChanged,
+    Alert,
     GrantsChanged,
     LeaseLost,
     LoopLag,
@@ -78,6 +94,9 @@ _FOLLOW = 0.5
 _TICK = 0.25
 _DATABASE_PATIENCE = 15.0
 """Seconds that a start waits for the database."""
+_SKEW = 5.0
+"""Seconds by which this machine's calendar may be off before its operator is told."""
+_USAGE_SEEN = timedelta(hours=48)
 _DEMO_LEASE = "demo-pool"
 _DEMO_PATIENCE = 20.0
 """Seconds after which the making of the demo pool by a process that died is taken over."""
@@ -95,9 +114,14 @@ def pool_policy(settings: Settings) -> PoolPolicy:
         global_inflight=pool.global_inflight_limit,
         depleted_threshold=pool.depleted_threshold,
         cooldown=pool.cooldown_seconds,
+        cooldown_cap=pool.cooldown_max_seconds,
+        retry_after_cap=pool.retry_after_max_seconds,
+        strategy=Strategy(pool.strategy),
+        model_strategies=tuple((pattern, Strategy(word)) for pattern, word in pool.model_strategies),
         acquire_timeout=pool.acquire_timeout_seconds,
         queue_limit=pool.queue_limit,
         grant_lifetime=pool.grant_lifetime_seconds,
+        request_timeout=settings.serve.request_timeout_seconds,
         reset=DailyReset(zone=schedule.reset_timezone, hour=schedule.reset_hour, points=schedule.reset_point_balance),
     )
 
@@ -107,7 +131,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, metrics_directory: Path | None) -> None:
         self.settings = settings
-        self.clock = SystemClock()
+        self.clock = ServerClock()
         self.ids = Ids()
         self.draining = False
         self.catalog = Catalog()
@@ -144,7 +168,13 @@ class Gateway:
         await self._database_answers(client, hosts(uri))
         self._client = client
         db = client[settings.mongo.db]
+        await self._set_clock(client)
         await migrate(db, ids.new("migrator", 8), clock)
+        explain = settings.explain
+        size = explain.decisions_store_mb
+        if size and not await schema.ensure_capped(db, size):
+            message = "the database does not let the store of decision records be resized"
+            self.telemetry.emit(Notice(level="warning", message=message))
         meta = MongoMeta(db)
         await meta.self_test(vault)
         pepper = await meta.pepper(vault, ids)
@@ -156,10 +186,24 @@ class Gateway:
         keychain = Keychain(book, vault, clock)
         self._keychain = keychain
 
+        self.decisions = DecisionLog(MongoDecisions(db) if size else None)
+        self.history = HistoryLog(MongoHistory(db, explain.history_days))
+        self.witness = witness = Witness(
+            telemetry=self.telemetry, history=self.history, decisions=self.decisions, clock=clock
+        )
+        self.usage = MongoUsage(db)
+        self.prices = prices = PriceBook(MongoPrices(db), self.usage, ids)
+        prices.on_changed = witness.price_changed
+        await prices.load()
+
         self.broker = broker = Broker(
             store=accounts, policy=pool_policy(settings), clock=clock, changed=self._account_changed
         )
-        self.keeper = keeper = Keeper(broker=broker, store=MongoGrants(db), clock=clock, ids=ids)
+        broker.on_step = witness.stepped
+        broker.on_incident = witness.incident
+        self.grants = MongoGrants(db)
+        self.keeper = keeper = Keeper(broker=broker, store=self.grants, clock=clock, ids=ids)
+        witness.process = keeper.instance
         keeper.on_lost = self._lease_lost
         broker.on_granted = self._granted
         broker.on_waited = self._waited
@@ -199,6 +243,7 @@ class Gateway:
             listings=self.listings,
             clock=clock,
             newcomers=settings.schedule.prewarm_concurrency,
+            audit=BalanceAudit(policy=broker.policy, prices=prices, alert=witness.alert, judged=witness.judged),
         )
         self._closers.append(self.care.close)
         self.desk = AccountDesk(
@@ -214,8 +259,15 @@ class Gateway:
             ids=ids,
             forget_sessions=sessions_store.drop_account,
             limits_changed=keeper.limits_changed,
+            acted=witness.acted,
         )
+        session = settings.session
+        self.prefixes = PrefixBook(max_uses=session.max_requests, max_seconds=session.max_seconds)
+        self.sessions.on_flush = self.prefixes.flush
         self.dispatcher = Dispatcher(
+            prices=prices,
+            prefixes=self.prefixes if session.prefix_affinity else None,
+            decided=witness.decided,
             broker=broker,
             keychain=keychain,
             upstreams=self.upstreams,
@@ -227,7 +279,10 @@ class Gateway:
                 acquire_timeout=settings.pool.acquire_timeout_seconds,
                 request_timeout=settings.serve.request_timeout_seconds,
                 max_attempts=settings.pool.max_attempts,
-                strict_sessions=settings.session.affinity == "strict",
+                strict_sessions=session.affinity == "strict",
+                hold_back=settings.pool.hold_back_seconds,
+                affinity_requests=session.max_requests,
+                affinity_seconds=session.max_seconds,
             ),
         )
         self.catalog.replace(await self.listings.load())
@@ -236,6 +291,9 @@ class Gateway:
         self._closers.append(self._doorbell.close)
         self._keep_running("grants", keeper.run)
         self._keep_running("journal", broker.journal.flush_forever)
+        self._keep_running("prices", prices.run)
+        self._keep_running("decisions", self.decisions.run)
+        self._keep_running("history", self.history.run)
         self._keep_running("follow", self._follow)
         self._keep_running("tick", self._tick)
         self._keep_running("credentials", self._fetch_credentials)
@@ -294,6 +352,19 @@ class Gateway:
                     told = True
             await asyncio.sleep(0.5)
 
+    async def _set_clock(self, client: Client) -> None:
+        """Everything that expires goes by the database's clock."""
+        sent = self.clock.monotonic()
+        self.clock.sync(await server_time(client), sent, self.clock.monotonic())
+        if abs(self.clock.skew) > _SKEW:
+            self.telemetry.emit(
+                Alert(
+                    kind="clock_skew",
+                    message="this machine's calendar is off; the database's is used",
+                    fields={"seconds": round(self.clock.skew, 1)},
+                )
+            )
+
     def hot_routes(self) -> dict[str, Any]:
         """The raw ASGI routes, with and without the ``/v1`` prefix."""
         chat = ChatCompletions(
@@ -303,12 +374,31 @@ class Gateway:
             clock=self.clock,
             ids=self.ids,
             max_body=self.settings.serve.max_body_bytes,
+            notice_after=self.settings.pool.queue_notice_seconds,
         )
         return {CHAT_ROUTE: chat, CHAT_ROUTE.removeprefix("/v1"): chat}
 
     def exposition(self) -> tuple[bytes, str]:
         """Prometheus metrics over all processes."""
         return self._metrics.exposition()
+
+    async def forecast(self, hours: int) -> Forecast:
+        """What the pool can still pay, hour by hour. Raises StoreUnavailable."""
+        policy, now = self.broker.policy, self.clock.now()
+        rates = ewma(await self.usage.read(now - _USAGE_SEEN), now)
+        accounts = [seat.account for seat in self.broker.seats.values()]
+        # A large pool takes a while to reckon: not on the event loop.
+        return await asyncio.to_thread(
+            forecast,
+            accounts,
+            rates,
+            self.prices.prices(),
+            now,
+            reset=policy.reset,
+            threshold=policy.depleted_threshold,
+            kept=lambda account: transitions.kept_for_owner(account, policy),
+            hours=hours,
+        )
 
     async def ping(self) -> None:
         """Return when the database answers. Raises StoreUnavailable."""
@@ -377,20 +467,10 @@ class Gateway:
             await asyncio.sleep(_TICK)
             self.telemetry.emit(LoopLag(seconds=max(0.0, self.clock.monotonic() - before - _TICK)))
             self.broker.tick()
+            self.broker.price_rungs(self.prices.rungs(self.broker.policy.depleted_threshold))
 
     def _account_changed(self, old: Account, new: Account) -> None:
-        if new.health.state is not old.health.state or new.health.cause is not old.health.cause:
-            self.telemetry.emit(
-                AccountChanged(
-                    account_id=new.id,
-                    provider=new.provider,
-                    old_state=old.health.state.value,
-                    new_state=new.health.state.value,
-                    cause=new.health.cause.value,
-                    until=new.health.until,
-                    evidence=new.health.evidence,
-                )
-            )
+        self.witness.changed(old, new)
         lifted = old.health.cause is Cause.CHALLENGED and new.health.cause is not Cause.CHALLENGED
         if new.credential_rev != old.credential_rev or lifted:
             task = asyncio.ensure_future(self._forget(new.id))
@@ -452,6 +532,9 @@ class Gateway:
             try:
                 async with asyncio.timeout(5.0):
                     await self.broker.journal.flush()
+                    await self.prices.flush()
+                    await self.history.flush()
+                    await self.decisions.flush()
             except TimeoutError:
                 self.telemetry.emit(Notice(level="error", message="news about accounts could not be stored"))
             await self.keeper.leave()

@@ -73,6 +73,12 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class ModelUnsupported(NotFound):
+    """No account in service may use this model."""
+
+    code = "model_unsupported"
+
+
 class MethodNotAllowed(GatewayError):
     """This address does not answer to that method."""
 
@@ -133,6 +139,14 @@ class Overloaded(GatewayError):
     status = 503
     type = "overloaded_error"
     code: str | None = "saturated"
+
+
+class UpstreamDown(GatewayError):
+    """The upstream does not work at the moment, whichever account asks."""
+
+    status = 503
+    type = "provider_error"
+    code: str | None = "upstream_down"
 
 
 class Unavailable(GatewayError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
+from poe_gateway.accounts.audit import BalanceAudit
 from poe_gateway.accounts.catalogues import Catalogues
 from poe_gateway.accounts.newcomers import Newcomers
 from poe_gateway.accounts.rounds import Tally, round_over
@@ -18,6 +19,7 @@ from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account, Cause, Intent, State
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.outcome import NetworkFault
+from poe_gateway.pool.reset_clock import refresh_due
 from poe_gateway.routing.catalog import Catalog, CatalogStore
 from poe_gateway.upstreams.base import AccountRef, Reading, Upstream
 
@@ -44,8 +46,10 @@ class AccountCare:
         listings: CatalogStore,
         clock: Clock,
         newcomers: int = 0,
+        audit: BalanceAudit | None = None,
     ) -> None:
         """``newcomers``: how many accounts just handed in are measured at a time; 0: none."""
+        self.audit = audit or BalanceAudit(policy=broker.policy)
         self.catalogues = Catalogues(visitor=visitor, broker=broker, catalog=catalog, listings=listings, clock=clock)
         self._visitor = visitor
         self._broker = broker
@@ -88,12 +92,17 @@ class AccountCare:
             evidence=evidence,
             forced=forced,
             wanted=wanted,
-            news=lambda reading: self._measurement(reading, evidence),
+            news=lambda reading: self._measurement(account_id, reading, evidence),
         )
 
-    def _measurement(self, reading: Reading, evidence: str) -> transitions.Measurement:
+    def _measurement(self, account_id: str, reading: Reading, evidence: str) -> transitions.Measurement:
+        at = self._clock.now()
+        seat = self._broker.seats.get(account_id)
+        drift, clock = (0, None) if seat is None else self.audit.measured(seat, reading.points, at)
         return transitions.Measurement(
-            at=self._clock.now(),
+            drift=drift,
+            clock=clock,
+            at=at,
             points=reading.points,
             subscription_active=reading.subscription_active,
             allotment=reading.allotment,
@@ -121,11 +130,12 @@ class AccountCare:
         ]
 
     def recently_used(self, since: datetime, stale: datetime) -> list[str]:
-        """Accounts used after ``since`` whose balance was last read before ``stale``.
+        """Accounts used after ``since`` whose balance was last read before ``stale``; first those about to be renewed.
 
         Not those that are paused or invalid, nor those that rest because they were too fast.
         """
-        found: list[str] = []
+        found: list[tuple[int, str]] = []
+        now, reset = self._clock.now(), self._broker.policy.reset
         for seat in self._broker.seats.values():
             account = seat.account
             used, read = account.last_used_at, account.last_refresh_at
@@ -136,8 +146,8 @@ class AccountCare:
                 and _may_be_measured(account)
                 and self._can(account, "balance")
             ):
-                found.append(account.id)
-        return found
+                found.append((refresh_due(account, now, reset), account.id))
+        return [account_id for _, account_id in sorted(found, key=_rank)]
 
     async def refresh_recent(self, *, since: datetime, stale: datetime, concurrency: int) -> Tally:
         """The duty over ``recently_used``."""
@@ -233,6 +243,10 @@ class AccountCare:
             news=lambda _: transitions.Measurement(at=self._clock.now(), points=None, evidence="revalidate"),
         )
         return said is not None
+
+
+def _rank(entry: tuple[int, str]) -> int:
+    return entry[0]
 
 
 async def _prewarm(upstream: Upstream, ref: AccountRef) -> bool:

@@ -10,19 +10,21 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from poe_gateway.accounts.bulk import AccountFilter, Applied, BulkChange, apply_to, chosen_accounts, outcome
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.checkup import TestReport, check_up
 from poe_gateway.accounts.store import AccountBook
 from poe_gateway.accounts.summary import Summary, summarise
+from poe_gateway.accounts.terms import AS_THEY_ARE, Terms
 from poe_gateway.accounts.visits import AccountNotFound, Visitor
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.errors import InvalidRequest
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
+from poe_gateway.pool.policy import DailyReset
 from poe_gateway.pool.store import AccountStore
 from poe_gateway.upstreams.base import CredentialError, Described, Upstream
 from poe_gateway.upstreams.keychain import Keychain
@@ -31,7 +33,8 @@ from poe_gateway.vault import Vault
 
 class AccountDesk:
     """Verbs of the operator. ``forget_sessions`` drops what conversations are bound to a deleted account;
-    ``limits_changed`` is called when an account's own limit changed.
+    ``limits_changed`` is called when an account's own limit changed; ``acted`` is told (account id, verb) of what was
+    done.
 
     Every verb raises StoreUnavailable, and AccountNotFound where it names an account.
     """
@@ -49,8 +52,9 @@ class AccountDesk:
         visitor: Visitor,
         clock: Clock,
         ids: Ids,
-        forget_sessions: Callable[[str], Awaitable[None]],
+        forget_sessions: Callable[[str], Awaitable[object]],
         limits_changed: Callable[[], None] = lambda: None,
+        acted: Callable[[str, str], None] = lambda account_id, verb: None,
     ) -> None:
         self._book = book
         self._store = store
@@ -64,6 +68,7 @@ class AccountDesk:
         self._ids = ids
         self._forget_sessions = forget_sessions
         self._limits_changed = limits_changed
+        self._acted = acted
 
     # Accounts come and go.
 
@@ -73,21 +78,19 @@ class AccountDesk:
         name: str,
         credentials: Mapping[str, Any],
         *,
-        max_inflight: int | UnsetType | None = UNSET,
+        terms: Terms = AS_THEY_ARE,
         demo: bool = False,
     ) -> tuple[Account, bool]:
         """Store an account, or new credentials for it; True when it is new.
 
-        The credential document is replaced as a whole and the account starts afresh, but a pause stays. Without
-        ``max_inflight`` an account keeps its limit; None means the pool's default.
+        The credential document is replaced as a whole and the account starts afresh, but a pause stays, and what
+        ``terms`` do not give.
         Raises InvalidRequest naming the field, never its value.
         """
         upstream = self._upstream(provider)
         name = name.strip()
         if not name or len(name) > 254 or not name.isprintable():
             raise InvalidRequest("A name of 1 to 254 printable characters is required.", param="name")
-        if isinstance(max_inflight, int) and max_inflight < 1:
-            raise InvalidRequest("max_inflight must be at least 1.", param="max_inflight")
         try:
             described = upstream.describe(credentials)
         except CredentialError as error:
@@ -99,12 +102,14 @@ class AccountDesk:
             raise InvalidRequest(
                 "A value of the credentials cannot be stored.", param="credentials", code="invalid_credentials"
             ) from None
-        build = self._builder(provider, name, described, max_inflight, demo=demo)
+        applied = Applied(terms, self._clock.now())
+        build = self._builder(provider, name, described, applied, demo=demo)
         account, created = await self._book.upsert(provider, name, build, sealed, self._vault.kid)
         self._keychain.forget(account.id)
         await upstream.forget(account.id)
         self._broker.accept((account,))
-        if not created and max_inflight is not UNSET:
+        self._acted(account.id, "upsert")
+        if not created and applied.resized:
             self._limits_changed()
         if not account.demo:
             await self.retire_demo()
@@ -121,7 +126,7 @@ class AccountDesk:
         return upstream
 
     def _builder(
-        self, provider: str, name: str, described: Described, max_inflight: int | UnsetType | None, *, demo: bool
+        self, provider: str, name: str, described: Described, applied: Applied, *, demo: bool
     ) -> Callable[[Account | None], Account]:
         now, new_id, policy = self._clock.now(), self._ids.new("acct", 16), self._broker.policy
 
@@ -129,13 +134,12 @@ class AccountDesk:
             account = present or Account(id=new_id, provider=provider, name=name, offer=described.offer, created_at=now)
             account = transitions.renewed_credentials(account, now)
             account = replace(
-                account,
+                applied(account),
                 name=name,
                 offer=described.offer,
                 metered=described.metered,
                 renews_daily=described.renews_daily,
                 details=described.details,
-                max_inflight=account.max_inflight if max_inflight is UNSET else max_inflight,
                 demo=demo,
                 updated_at=now,
             )
@@ -167,6 +171,7 @@ class AccountDesk:
         if account is not None and account.provider in self._upstreams:
             await self._upstreams[account.provider].forget(account_id)
         if there:
+            self._acted(account_id, "delete")
             await self._forget_sessions(account_id)
         return there
 
@@ -174,11 +179,11 @@ class AccountDesk:
 
     async def pause(self, account_id: str) -> Account:
         """No new requests; running ones come to their end."""
-        return await self._change(account_id, transitions.paused)
+        return await self._change(account_id, transitions.paused, "pause")
 
     async def resume(self, account_id: str) -> Account:
         """Undo a pause; health is what it is."""
-        return await self._change(account_id, transitions.resumed)
+        return await self._change(account_id, transitions.resumed, "resume")
 
     async def clear_cooldown(self, account_id: str) -> Account:
         """The operator vouches for the account: rests, model blocks, invalidity and even a challenge end."""
@@ -188,17 +193,50 @@ class AccountDesk:
             # Runs a second time on top of news that was not stored yet: what came after the word of the operator stays.
             return account if account.health.since > now else transitions.cleared(account, now, policy)
 
-        account = await self._change(account_id, step)
+        account = await self._change(account_id, step, "clear_cooldown")
         self._broker.step(account_id, step)
+        self._broker.pardon(account_id)
         return self._broker.account(account_id) or account
 
-    async def _change(self, account_id: str, step: Callable[[Account], Account]) -> Account:
+    async def set_terms(self, account_id: str, terms: Terms) -> Account:
+        """New terms for one account; nothing else changes. May be repeated."""
+        step = Applied(terms, self._clock.now())
+        account = await self._change(account_id, step, "change")
+        if step.resized:
+            self._limits_changed()
+        return account
+
+    async def set_terms_of(self, chosen: AccountFilter, terms: Terms, *, dry_run: bool = False) -> BulkChange:
+        """New terms for all accounts that are meant; ``dry_run`` changes nothing and tells what would.
+
+        After StoreUnavailable some are changed and some are not: it may be repeated.
+        """
         now = self._clock.now()
-        stored = await self._store.change({account_id: lambda account: _dated(account, step(account), now)})
+        accounts = await chosen_accounts(self._book, chosen, now)
+        step = Applied(terms, now)
+        if dry_run:
+            for account in accounts:
+                step(account)
+            return outcome(accounts, step)
+        try:
+            return await apply_to(accounts, step, self._stored)
+        finally:
+            if step.resized:
+                self._limits_changed()
+
+    async def _change(self, account_id: str, step: Callable[[Account], Account], verb: str) -> Account:
+        now = self._clock.now()
+        stored = await self._stored({account_id: lambda account: _dated(account, step(account), now)})
         if account_id not in stored:
             raise AccountNotFound
-        self._broker.accept(stored.values())
+        self._acted(account_id, verb)
         return self._broker.account(account_id) or stored[account_id]
+
+    async def _stored(self, steps: Mapping[str, Callable[[Account], Account]]) -> Mapping[str, Account]:
+        """Change stored accounts, and have the changes in force here."""
+        stored = await self._store.change(steps)
+        self._broker.accept(stored.values())
+        return stored
 
     # The operator looks.
 
@@ -223,6 +261,8 @@ class AccountDesk:
         min_balance: int | None = None,
         max_balance: int | None = None,
         text: str | None = None,
+        labels: Sequence[str] = (),
+        priority: int | None = None,
     ) -> tuple[list[Account], int]:
         """One page (from 1), oldest account first, and the number of all that fit; see ``AccountBook.page``."""
         accounts, total = await self._book.page(
@@ -234,6 +274,8 @@ class AccountDesk:
             min_balance=min_balance,
             max_balance=max_balance,
             text=text,
+            labels=labels,
+            priority=priority,
         )
         return [self._now(account) for account in accounts], total
 
@@ -244,6 +286,11 @@ class AccountDesk:
         """Counts over all accounts that this process knows, as of now."""
         self._broker.tick()
         return summarise((seat.account for seat in self._broker.seats.values()), self._clock.now())
+
+    @property
+    def reset(self) -> DailyReset:
+        """The configured daily renewal, to which learned reset clocks refer."""
+        return self._broker.policy.reset
 
     def inflight(self, account_id: str) -> int:
         """Requests that this process runs on the account."""

@@ -51,6 +51,8 @@ class MemoryBook:
         min_balance: int | None = None,
         max_balance: int | None = None,
         text: str | None = None,
+        labels: Sequence[str] = (),
+        priority: int | None = None,
     ) -> tuple[list[Account], int]:
         await self._hub.call()
         found = [
@@ -60,6 +62,8 @@ class MemoryBook:
             and provider in (None, account.provider)
             and _within(account.balance.points, min_balance, max_balance)
             and (text or "").lower() in account.name.lower()
+            and set(labels).issubset(account.labels)
+            and priority in (None, account.priority)
         ]
         found.sort(key=lambda account: (account.created_at, account.id))
         return found[(page - 1) * page_size : page * page_size], len(found)

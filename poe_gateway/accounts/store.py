@@ -38,10 +38,13 @@ class AccountBook(Protocol):
         min_balance: int | None = None,
         max_balance: int | None = None,
         text: str | None = None,
+        labels: Sequence[str] = (),
+        priority: int | None = None,
     ) -> tuple[list[Account], int]:
         """One page (from 1) in order of creation, and the number of all that fit.
 
         ``status``: any of the health states as of ``now``, and ``paused``. ``text``: part of the name, in any case.
+        ``labels``: all of them.
         """
 
     async def delete(self, account_id: str) -> bool:

@@ -107,14 +107,31 @@ class Visitor:
         return upstream
 
     async def account(self, account_id: str) -> Account:
-        """The account as of now, taken into the pool if it was not there yet. Raises AccountNotFound."""
+        """The account as of now; as stored where this process does not follow it yet. Raises AccountNotFound."""
+        account = self._broker.account(account_id) or await self._book.get(account_id)
+        if account is None:
+            raise AccountNotFound
+        return transitions.as_of(account, self._clock.now(), self._broker.policy)
+
+    async def _seated(self, account_id: str) -> Account:
+        """The account in the pool, taken in if it was not there yet: news of a visit needs a seat to go to.
+
+        Raises AccountNotFound.
+        """
+        account = self._broker.account(account_id)
+        if account is not None:
+            return account
+        stored = await self._book.get(account_id)
+        if stored is None:
+            raise AccountNotFound
+        self._broker.accept((stored,))
+        # It may have been deleted behind that look, when the pool had no seat to remove: a second look tells.
+        # Whoever deletes it from now on finds the seat.
+        if await self._book.get(account_id) is None:
+            self._broker.remove((account_id,))
         account = self._broker.account(account_id)
         if account is None:
-            stored = await self._book.get(account_id)
-            if stored is None:
-                raise AccountNotFound
-            self._broker.accept((stored,))
-            account = self._broker.account(account_id) or stored
+            raise AccountNotFound
         return account
 
     async def visit(
@@ -134,7 +151,7 @@ class Visitor:
         ``seconds`` None means the default. Raises AccountNotFound, SetAside, Unreadable, VisitFailed, StoreUnavailable.
         """
         async with self._turn(account_id):
-            account = await self.account(account_id)
+            account = await self._seated(account_id)
             if account.health.cause is Cause.CHALLENGED and not forced:
                 raise SetAside
             if not wanted(account):

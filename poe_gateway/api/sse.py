@@ -8,6 +8,8 @@ from typing import Self
 
 from poe_gateway.api.asgi import Send
 
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment: clients skip it."""
 _IDLE = 15.0
 """Seconds without an event before a comment is sent; proxies commonly cut at 30 or 60."""
 
@@ -38,7 +40,7 @@ class KeepAlive:
     def _due(self) -> None:
         wait = self._last + self._idle - self._loop.time()
         if wait <= 0 and (self._comment is None or self._comment.done()):
-            self._comment = asyncio.ensure_future(self.send(b": keep-alive\n\n"))
+            self._comment = asyncio.ensure_future(self.send(KEEP_ALIVE))
         self._handle = self._loop.call_later(wait if wait > 0 else self._idle, self._due)
 
     async def send(self, chunk: bytes) -> None:

@@ -1,8 +1,8 @@
 """The key ring: recognises callers from memory; the database is asked only about keys that memory does not know.
 
-A revoked or new key is in force in every process as soon as ``refresh`` has seen it, which is at most ``_FRESH``
-seconds later (and at once with a doorbell). With the database away, known keys go on working and unknown ones are
-refused as unknown only after a successful look; otherwise the caller is told to come back.
+A revoked, changed or new key is in force in every process as soon as ``refresh`` has seen it, which is at most
+``_FRESH`` seconds later (and at once with a doorbell). With the database away, known keys go on working and unknown
+ones are refused as unknown only after a successful look; otherwise the caller is told to come back.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import hmac
 from collections.abc import Iterable
 
-from poe_gateway.auth.keys import KeyStore, Principal, ServiceKey, keyed_hash
+from poe_gateway.auth.keys import KeyStore, KeyTerms, Principal, ServiceKey, keyed_hash, principal_of
 from poe_gateway.clock import Clock, Ids
 
 _FRESH = 1.0
@@ -52,7 +52,7 @@ class KeyRing:
         for key in keys:
             self._by_hash[key.hash] = key
             if key.enabled and key.revoked_at is None:
-                self._principals[key.hash] = Principal(key_id=key.id, name=key.name)
+                self._principals[key.hash] = principal_of(key)
             else:
                 self._principals.pop(key.hash, None)
 
@@ -83,14 +83,22 @@ class KeyRing:
         """Constant-time comparison of keyed hashes."""
         return hmac.compare_digest(self._admin, keyed_hash(self._pepper, key))
 
-    async def create(self, name: str) -> tuple[ServiceKey, str]:
+    async def create(self, name: str, terms: KeyTerms | None = None) -> tuple[ServiceKey, str]:
         """A new key and its text, which is shown this once and kept nowhere."""
         key_id = self._ids.new("key", 12)
         text = f"pgw_{key_id[4:]}.{self._ids.secret(32)}"
         record = ServiceKey(id=key_id, name=name, hash=keyed_hash(self._pepper, text), created_at=self._clock.now())
+        record = terms.on(record) if terms is not None else record
         await self._store.add(record)
         self._accept((record,))
         return record, text
+
+    async def change(self, key_id: str, terms: KeyTerms) -> ServiceKey | None:
+        """Change a key, also one that came with the settings; None when there is no such key."""
+        record = await self._store.change(key_id, terms)
+        if record is not None:
+            self._accept((record,))
+        return record
 
     async def revoke(self, key_id: str) -> ServiceKey | None:
         """Switch a key off for good; None when there is no such key."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hmac
 import re
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import asdict, fields, replace
 
 _PRINTABLE = re.compile(r"[\x21-\x7e]{8,512}")
 
@@ -26,13 +28,55 @@ class ServiceKey(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     revoked_at: datetime | None = None
     bootstrap: bool = False
+    priority: int = 0
+    """Requests of a higher priority wait less."""
+    weight: int = 1
+    """Turns in the queue against other keys of the same priority."""
+    providers: tuple[str, ...] = ()
+    """Accounts of these providers only; empty for all."""
+    labels: tuple[str, ...] = ()
+    """Accounts that carry all of these only."""
+    without: tuple[str, ...] = ()
+    """Accounts that carry none of these only."""
+
+
+class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator changes of a key; a field that is UNSET stays as it is."""
+
+    name: str | UnsetType = UNSET
+    priority: int | UnsetType = UNSET
+    weight: int | UnsetType = UNSET
+    providers: tuple[str, ...] | UnsetType = UNSET
+    labels: tuple[str, ...] | UnsetType = UNSET
+    without: tuple[str, ...] | UnsetType = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """The fields that change."""
+        return {name: value for name, value in asdict(self).items() if value is not UNSET}
+
+    def on(self, key: ServiceKey) -> ServiceKey:
+        """The key under these terms."""
+        return replace(key, **self.given())
+
+
+DEFAULTS = {
+    each.name: each.default
+    for each in fields(ServiceKey)
+    if each.name in KeyTerms.__struct_fields__ and each.default is not msgspec.NODEFAULT
+}
+"""The terms of a new key."""
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls."""
+    """Who calls, and which accounts may serve him. One per key, made when the key changes."""
 
     key_id: str
     name: str
+    priority: int = 0
+    weight: int = 1
+    providers: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
 
 class KeyStore(Protocol):
@@ -49,6 +93,22 @@ class KeyStore(Protocol):
 
     async def revoke(self, key_id: str, at: datetime) -> ServiceKey | None:
         """Switch a key off for good; None when unknown."""
+
+    async def change(self, key_id: str, terms: KeyTerms) -> ServiceKey | None:
+        """Change what is given and nothing else; the key as stored then, None when unknown."""
+
+
+def principal_of(key: ServiceKey) -> Principal:
+    """The caller who presents this key."""
+    return Principal(
+        key_id=key.id,
+        name=key.name,
+        priority=key.priority,
+        weight=key.weight,
+        providers=key.providers,
+        labels=key.labels,
+        without=key.without,
+    )
 
 
 def keyed_hash(pepper: bytes, value: str) -> str:

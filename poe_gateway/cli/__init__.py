@@ -7,6 +7,7 @@ import click
 from poe_gateway import __version__
 from poe_gateway.cli.accounts import accounts
 from poe_gateway.cli.keys import keys
+from poe_gateway.cli.pool import pool
 from poe_gateway.cli.server import healthcheck, serve
 from poe_gateway.cli.vault import vault
 
@@ -17,5 +18,5 @@ def main() -> None:
     """A broker for pools of chat accounts behind an OpenAI-compatible API."""
 
 
-for _command in (serve, accounts, keys, vault, healthcheck):
+for _command in (serve, accounts, keys, pool, vault, healthcheck):
     main.add_command(_command)

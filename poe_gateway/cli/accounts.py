@@ -10,11 +10,15 @@ import click
 from poe_gateway.cli.ground import Admin, fail, remote, show_fields, show_json, show_table
 from poe_gateway.cli.handing_in import bodies_of_file, body_of_options
 
-_COLUMNS = ("ID", "PROVIDER", "NAME", "STATUS", "CAUSE", "INTENT", "POINTS", "INFLIGHT", "UNTIL")
+_COLUMNS = (
+    *("ID", "PROVIDER", "NAME", "STATUS", "CAUSE", "INTENT"),
+    *("POINTS", "INFLIGHT", "PRIORITY", "LABELS", "UNTIL"),
+)
 _STATUSES = click.Choice(["active", "cooldown", "depleted", "invalid", "paused"])
 _SECRET_FREE = (
     *("id", "provider", "name", "status", "intent", "message_point_balance", "health_score", "error_count"),
     *("last_error", "cooldown_until", "last_used_at", "last_refresh_at", "updated_at"),
+    *("priority", "weight", "keep_percent", "max_inflight"),
 )
 
 
@@ -68,6 +72,8 @@ def add(
 @accounts.command("list")
 @click.option("--status", multiple=True, type=_STATUSES, help="Any of these; may be repeated.")
 @click.option("--provider", help="Only this provider.")
+@click.option("--label", "labels", multiple=True, help="All of these; may be repeated.")
+@click.option("--priority", type=int, help="Only this priority.")
 @click.option("--q", "text", help="Part of the name.")
 @click.option("--page", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--page-size", type=click.IntRange(1, 200), default=50, show_default=True)
@@ -75,6 +81,8 @@ def add(
 def list_command(
     status: tuple[str, ...],
     provider: str | None,
+    labels: tuple[str, ...],
+    priority: int | None,
     text: str | None,
     page: int,
     page_size: int,
@@ -84,7 +92,14 @@ def list_command(
 ) -> None:
     """Accounts, oldest first."""
     answer = Admin(url).get(
-        "/accounts", page=page, page_size=page_size, status=list(status) or None, provider=provider, q=text
+        "/accounts",
+        page=page,
+        page_size=page_size,
+        status=list(status) or None,
+        provider=provider,
+        label=list(labels) or None,
+        priority=priority,
+        q=text,
     )
     if as_json:
         show_json(answer)
@@ -102,6 +117,40 @@ def show(account: str, url: str | None, *, as_json: bool) -> None:
     """What the pool knows of one account."""
     admin = Admin(url)
     _tell(admin.get(f"/accounts/{_id_of(admin, account)}"), as_json=as_json)
+
+
+@accounts.command("set")
+@click.argument("account")
+@click.option("--priority", type=click.IntRange(-1_000, 1_000), help="Higher first; 0 by default.")
+@click.option("--weight", type=click.IntRange(1, 1_000), help="Share of work under the weighted strategy.")
+@click.option("--label", "labels", multiple=True, help="All labels of the account, in place of those it has.")
+@click.option("--no-labels", is_flag=True, help="Take all labels away.")
+@click.option("--keep-percent", type=click.IntRange(0, 100), help="Part of the points kept for the owner.")
+@click.option("--max-inflight", type=click.IntRange(1, 10_000), help="Requests at a time.")
+@click.option("--no-max-inflight", is_flag=True, help="As many requests at a time as the pool's settings say.")
+@remote
+def set_command(
+    account: str,
+    url: str | None,
+    *,
+    labels: tuple[str, ...],
+    no_labels: bool,
+    no_max_inflight: bool,
+    as_json: bool,
+    **figures: int | None,
+) -> None:
+    """Change what is given and nothing else: in which order the account is used, and how much of it."""
+    change: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
+    if (labels and no_labels) or ("max_inflight" in change and no_max_inflight):
+        raise click.UsageError("An option and its --no- form exclude each other.")
+    if labels or no_labels:
+        change["labels"] = list(labels)
+    if no_max_inflight:
+        change["max_inflight"] = None
+    if not change:
+        raise click.UsageError("Nothing to change; see --help.")
+    admin = Admin(url)
+    _tell(admin.patch(f"/accounts/{_id_of(admin, account)}", change), as_json=as_json)
 
 
 @accounts.command()
@@ -190,7 +239,13 @@ def _tell(account: dict[str, Any], *, as_json: bool) -> None:
         show_json(account)
         return
     fields = {name: account[name] for name in _SECRET_FREE}
-    show_fields({**fields, "cause": account["health"]["cause"]})
+    clock = account["reset_clock"]
+    more = {
+        "cause": account["health"]["cause"],
+        "labels": " ".join(account["labels"]),
+        "renewal": None if clock is None else clock["words"],
+    }
+    show_fields({**fields, **more})
 
 
 def _id_of(admin: Admin, account: str) -> str:
@@ -220,5 +275,7 @@ def _row(account: dict[str, Any]) -> tuple[Any, ...]:
         account["intent"],
         points,
         account["inflight"],
+        account["priority"],
+        " ".join(account["labels"]),
         account["cooldown_until"],
     )

@@ -62,6 +62,10 @@ class Admin:
         """The answer of a POST."""
         return self._call("POST", path, json=body)
 
+    def patch(self, path: str, body: Any) -> Any:
+        """The answer of a PATCH."""
+        return self._call("PATCH", path, json=body)
+
     def delete(self, path: str) -> Any:
         """The answer of a DELETE."""
         return self._call("DELETE", path)

@@ -1,30 +1,37 @@
 """The walk of one chat request: plan, slot, credentials, upstream, and back. The hub that asks every room in turn.
 
-Nothing here decides: the catalogue plans, the broker chooses, ``failover`` says what follows a failure. Nothing here
-waits for the database, but for a session's binding and for credentials that were not opened for a while.
+Nothing here decides: the catalogue plans, the broker chooses, the guard judges, ``failover`` says what follows a
+failure. Nothing here waits for the database, but for a session's binding and for credentials that were not opened for a
+while.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from msgspec.structs import replace
 
 from poe_gateway.auth.keys import Principal
-from poe_gateway.chat import history
-from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured
+from poe_gateway.chat import estimate, history
 from poe_gateway.chat.request import ChatRequest, Message
 from poe_gateway.clock import Clock
 from poe_gateway.dispatch.failover import Tell, next_step
+from poe_gateway.dispatch.fingerprint import fingerprint
+from poe_gateway.dispatch.opening import Opening
+from poe_gateway.dispatch.prefixes import PrefixBook, opening_of, opening_with
 from poe_gateway.dispatch.sessions import SessionBinding, SessionBook
 from poe_gateway.dispatch.stream import Answer, Attempt, ChatStream, capacity_lost
 from poe_gateway.errors import GatewayError, SessionLost, Unavailable
 from poe_gateway.pool import transitions
-from poe_gateway.pool.broker import Broker
+from poe_gateway.pool.broker import Broker, Waits
+from poe_gateway.pool.decision import Decision, Try
+from poe_gateway.pool.guard import Verdict
 from poe_gateway.pool.lease import Lease, Want
 from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Failure, Outcome, Rejected, Succeeded, Transient
+from poe_gateway.pool.pricebook import PriceBook
+from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog, Plan
 from poe_gateway.telemetry.events import AttemptFinished, Notice
@@ -41,6 +48,11 @@ class WalkPolicy(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float = 300.0
     max_attempts: int = 3
     strict_sessions: bool = False
+    hold_back: float = 0.05
+    """How long the first piece of a streamed answer waits while a failure can still be hidden."""
+    affinity_requests: int = 200
+    affinity_seconds: float = 3600.0
+    """After so many requests, or so long, a session may choose anew."""
 
 
 class _Journey(msgspec.Struct, kw_only=True):
@@ -50,17 +62,20 @@ class _Journey(msgspec.Struct, kw_only=True):
     request: ChatRequest
     request_id: str
     plan: Plan
-    slot_deadline: float
+    want: Want
     deadline: float
+    decision: Decision
+    started: float
     session: str | None = None
     binding: SessionBinding | None = None
     attempts: int = 0
     tried: set[str] = set()
     last: UpstreamFailure | None = None
+    verdict: Verdict | None = None
 
 
 class Dispatcher:
-    """Walks chat requests. One instance per process."""
+    """Walks chat requests. One instance per process. ``decided`` is handed the record of every request."""
 
     def __init__(
         self,
@@ -73,6 +88,9 @@ class Dispatcher:
         telemetry: Telemetry,
         clock: Clock,
         policy: WalkPolicy,
+        prices: PriceBook | None = None,
+        prefixes: PrefixBook | None = None,
+        decided: Callable[[Decision], None] = lambda decision: None,
     ) -> None:
         self._broker = broker
         self._keychain = keychain
@@ -82,56 +100,160 @@ class Dispatcher:
         self._telemetry = telemetry
         self._clock = clock
         self._policy = policy
+        self._prices = prices
+        self._prefixes = prefixes
+        self._decided = decided
+        self._selectors: dict[tuple[tuple[str, ...], ...], Selector] = {}
 
-    async def chat(self, principal: Principal, request: ChatRequest, request_id: str) -> ChatStream:
-        """The stream of an answer whose first piece has arrived. Raises GatewayError."""
+    async def chat(
+        self, principal: Principal, request: ChatRequest, request_id: str, waiting: Waits | None = None
+    ) -> ChatStream:
+        """The stream of an answer whose first piece has arrived. Raises GatewayError.
+
+        ``waiting`` is told once when the request has to stand in line.
+        """
         plan = self._catalog.plan(request.model, self._broker.offers())
+        journey = self._journey(principal, request, request_id, plan)
+        try:
+            if request.session_id is not None:
+                journey.session = SessionBook.key(principal.key_id, request.session_id)
+                journey.binding = await self._sessions.find(journey.session)
+            while True:
+                lease = await self._lease(journey, waiting)
+                stream = await self._attempt(journey, lease)
+                if stream is not None:
+                    return stream
+        except GatewayError as error:
+            self._decide(journey, error.status, error.code)
+            raise
+        except asyncio.CancelledError:
+            self._decide(journey, 499, "client_gone")
+            raise
+
+    def _journey(self, principal: Principal, request: ChatRequest, request_id: str, plan: Plan) -> _Journey:
         now = self._clock.monotonic()
         patience = self._policy.request_timeout
         if request.timeout is not None:
             patience = min(patience, request.timeout)
-        journey = _Journey(
+        tokens = estimate.prompt_tokens(request)
+        mark = fingerprint(request, plan.key)
+        return _Journey(
             principal=principal,
             request=request,
             request_id=request_id,
             plan=plan,
-            slot_deadline=now + min(self._policy.acquire_timeout, patience),
             deadline=now + patience,
+            started=now,
+            want=self.want(
+                principal,
+                plan,
+                tokens=tokens,
+                request_id=request_id,
+                fingerprint=mark,
+                deadline=now + min(self._policy.acquire_timeout, patience),
+            ),
+            decision=Decision(
+                request_id=request_id,
+                at=self._clock.now(),
+                process=self._broker.epoch,
+                key_id=principal.key_id,
+                model=plan.model,
+                offers=list(plan.targets),
+                fingerprint=mark,
+                tokens=tokens,
+            ),
         )
-        if request.session_id is not None:
-            journey.session = SessionBook.key(principal.key_id, request.session_id)
-            journey.binding = await self._sessions.find(journey.session)
-        while True:
-            lease = await self._lease(journey)
-            stream = await self._attempt(journey, lease)
-            if stream is not None:
-                return stream
 
-    async def _lease(self, journey: _Journey) -> Lease:
-        binding = journey.binding
-        own = binding is not None and binding.account_id not in journey.tried and binding.offer in journey.plan.targets
-        strict = self._policy.strict_sessions and binding is not None
+    def want(
+        self,
+        principal: Principal,
+        plan: Plan,
+        *,
+        tokens: int,
+        request_id: str = "",
+        fingerprint: str = "",
+        deadline: float = 0.0,
+    ) -> Want:
+        """What a request of this caller asks of the pool."""
+        offers, prices = plan.offers, self._prices
+        return Want(
+            offers=offers,
+            model=plan.model,
+            key=plan.key,
+            caller=principal.key_id,
+            evidence=request_id,
+            deadline=deadline,
+            selector=self._selector(principal),
+            need=0 if prices is None else prices.at_most(offers, plan.key, tokens),
+            expected=0 if prices is None else prices.expected(offers, plan.key, tokens),
+            priority=principal.priority,
+            weight=principal.weight,
+            fingerprint=fingerprint,
+        )
+
+    def _selector(self, principal: Principal) -> Selector:
+        key = (principal.providers, principal.labels, principal.without)
+        if key == ((), (), ()):
+            return EVERY
+        selector = self._selectors.get(key)
+        if selector is None:
+            if len(self._selectors) >= _SELECTORS:
+                self._selectors.clear()
+            selector = Selector(providers=principal.providers, labels=principal.labels, without=principal.without)
+            self._selectors[key] = selector
+        return selector
+
+    def _decide(self, journey: _Journey, status: int, code: str | None) -> None:
+        """The request is over: its record is complete."""
+        decision = journey.decision
+        decision.status = status
+        decision.error_code = code
+        decision.seconds = self._clock.monotonic() - journey.started
+        self._decided(decision)
+
+    async def _lease(self, journey: _Journey, waiting: Waits | None) -> Lease:
+        want = self._leaning(journey)
         try:
-            if strict and not own:
+            if want is None:
                 raise SessionLost
-            return await self._broker.lease(
-                Want(
-                    offers=frozenset(journey.plan.targets),
-                    model=journey.plan.model,
-                    caller=journey.principal.key_id,
-                    evidence=journey.request_id,
-                    deadline=journey.slot_deadline,
-                    tried=frozenset(journey.tried),
-                    affinity=binding.account_id if binding is not None and own else None,
-                    steadfast=strict,
-                )
-            )
-        except GatewayError:
+            lease = await self._broker.lease(want, waiting)
+        except GatewayError as error:
+            journey.decision.choices.append(self._broker.refused(want or journey.want, error))
             if journey.last is None:
                 raise
             step = next_step(journey.last.outcome, journey.last.fate, 1, 1)
             assert isinstance(step, Tell)  # noqa: S101 - no attempt is left
             raise step.error from None
+        journey.decision.choices.append(lease.choice)
+        return lease
+
+    def _leaning(self, journey: _Journey) -> Want | None:
+        """The wish with the account that it leans on; None when a strict session has lost its account."""
+        want, binding = journey.want, journey.binding
+        if journey.tried:
+            want = replace(want, tried=frozenset(journey.tried))
+        if binding is not None:
+            own = binding.account_id not in journey.tried and binding.offer in journey.plan.targets
+            strict = self._policy.strict_sessions
+            if strict and not own:
+                return None
+            if own and (strict or not self._worn_out(binding)):
+                want = replace(want, affinity=binding.account_id, steadfast=strict)
+        elif journey.session is None and self._prefixes is not None and not journey.tried:
+            opening = opening_of(want.caller, journey.request)
+            if opening is not None:
+                account_id = self._prefixes.account(opening, self._clock.monotonic())
+                if account_id is not None:
+                    want = replace(want, affinity=account_id, patience=0.0)
+        return want
+
+    def _worn_out(self, binding: SessionBinding) -> bool:
+        """Whether the session was on its account long enough to choose anew."""
+        policy = self._policy
+        if binding.turns >= policy.affinity_requests:
+            return True
+        since = binding.bound_at
+        return since is not None and (self._clock.now() - since).total_seconds() > policy.affinity_seconds
 
     async def _attempt(self, journey: _Journey, lease: Lease) -> ChatStream | None:
         """One attempt on one slot: a stream, or None when another account should be tried. Raises GatewayError."""
@@ -197,6 +319,11 @@ class Dispatcher:
                 how = "new"
             elif binding.account_id != lease.account.id:
                 how = "moved"
+                own = self._broker.seats.get(binding.account_id)
+                if own is not None and own.allowed and not (journey.tried or self._worn_out(binding)):
+                    # Its account is merely busy: this turn is answered elsewhere, the binding stays.
+                    how, request = "borrowed", replace(request, session_id=None)
+                    lease.choice.how = "borrowed"
             else:
                 if binding.state is not None and binding.model == journey.plan.key:
                     new = history.new_turns(request, binding.chain)
@@ -227,62 +354,61 @@ class Dispatcher:
         if session is not None:
             self._sessions.busy.add(session)
         answer = Answer()
-        head: list[ChatEvent] = []
+        opening = Opening(source, answer)
         deadline = asyncio.get_running_loop().time() + max(0.05, journey.deadline - self._clock.monotonic())
+        begun = 0.0
+
+        def began() -> None:
+            nonlocal begun
+            begun = self._clock.monotonic()
+
         try:
-            await self._first_piece(journey, attempt, source, answer, head, deadline)
+            await self._open_answer(journey, attempt, opening, deadline, began)
         except BaseException as error:
             try:
-                await source.aclose()
+                await opening.abandon()
             finally:  # the caller may leave while the adapter cleans up
                 if session is not None:
                     self._sessions.busy.discard(session)
                 outcome, fate = _ended(error)
                 self._settle(journey, attempt, answer, outcome, fate)
             raise
-        started = self._clock.monotonic()
 
         def settle(outcome: Outcome, fate: Fate | None) -> None:
             if attempt.lease.closed:
                 return
             if session is not None:
                 self._sessions.busy.discard(session)
-            self._settle(journey, attempt, answer, outcome, fate, ttft=started - attempt.lease.taken)
+            self._settle(journey, attempt, answer, outcome, fate, ttft=begun - attempt.lease.taken)
             if session is not None:
                 self._remember(journey, attempt, request, answer, outcome)
+            elif isinstance(outcome, Succeeded):
+                self._remember_opening(journey, attempt, answer)
+            status, code = _told(outcome)
+            self._decide(journey, status, code)
 
         return ChatStream(
             request=journey.request,
             model=journey.plan.model,
             attempt=attempt,
             answer=answer,
-            head=head,
+            head=opening.head,
             source=source,
+            pending=opening.pending,
             deadline=deadline,
             settle=settle,
         )
 
-    async def _first_piece(
-        self,
-        journey: _Journey,
-        attempt: Attempt,
-        source: AsyncGenerator[ChatEvent, None],
-        answer: Answer,
-        head: list[ChatEvent],
-        deadline: float,
+    async def _open_answer(
+        self, journey: _Journey, attempt: Attempt, opening: Opening, deadline: float, began: Callable[[], None]
     ) -> None:
-        """Read up to the first piece of the answer. Raises UpstreamFailure for whatever goes wrong."""
+        """Read what is read before the caller sees anything. Raises UpstreamFailure for whatever goes wrong."""
         try:
-            async with asyncio.timeout_at(deadline):
-                async for event in source:
-                    head.append(event)
-                    answer.observe(event)
-                    if isinstance(event, Finished) or not (isinstance(event, Measured | Bound) or answer.empty):
-                        break
-                else:
-                    raise UpstreamFailure(Transient("the answer was cut off before it began"), Fate.ACCEPTED)
-            if answer.finish == "stop" and answer.empty:
-                raise UpstreamFailure(Transient("the answer was empty"), Fate.ACCEPTED)
+            await opening.read(deadline, began)
+            if not journey.request.stream:
+                await opening.read_whole(deadline)
+            elif self._policy.hold_back:
+                await opening.hold_back(asyncio.get_running_loop().time() + self._policy.hold_back)
         except TimeoutError:
             raise UpstreamFailure(Transient("no answer in time", timeout=True), Fate.UNKNOWN) from None
         except UpstreamFailure:
@@ -311,7 +437,8 @@ class Dispatcher:
                 self._sessions.drop(binding.id)
                 journey.binding = replace(binding, state=None)
             return
-        step = next_step(outcome, fate, attempt.number, self._policy.max_attempts)
+        stop = journey.verdict is not None and self._broker.ends(journey.want, journey.verdict)
+        step = next_step(outcome, fate, attempt.number, attempt.number if stop else self._policy.max_attempts)
         if isinstance(step, Tell):
             raise step.error
         journey.last = failure
@@ -333,8 +460,12 @@ class Dispatcher:
             chain, state = (), None
         else:
             return
+        stayed = binding is not None and binding.account_id == attempt.lease.account.id
+        fresh = binding is None or not stayed or self._worn_out(binding)
         self._sessions.put(
             SessionBinding(
+                bound_at=self._clock.now() if fresh or binding is None else binding.bound_at,
+                turns=1 if fresh or binding is None else binding.turns + 1,
                 id=session,
                 account_id=attempt.lease.account.id,
                 offer=attempt.lease.account.offer,
@@ -357,7 +488,27 @@ class Dispatcher:
         lease = attempt.lease
         if lease.closed:
             return
-        self._broker.settle(lease, outcome)
+        accepted = fate is Fate.ACCEPTED or not answer.empty
+        verdict = journey.verdict = self._broker.settle(lease, outcome, accepted=accepted)
+        now = self._clock.monotonic()
+        if isinstance(outcome, Succeeded):
+            self._book(journey, attempt, answer)
+        fate_told = fate.value if fate is not None else None
+        journey.decision.session = attempt.session or ""
+        journey.decision.tries.append(
+            Try(
+                number=attempt.number,
+                account_id=lease.account.id,
+                outcome=type(outcome).__name__,
+                fate=fate_told,
+                detail=_detail(outcome),
+                charged_to=verdict.scope if not isinstance(outcome, Succeeded | Cancelled) else "",
+                withheld=verdict.withheld,
+                seconds=now - lease.taken,
+                ttft_seconds=ttft,
+                points=answer.points,
+            )
+        )
         self._telemetry.emit(
             AttemptFinished(
                 request_id=journey.request_id,
@@ -366,13 +517,46 @@ class Dispatcher:
                 provider=attempt.provider,
                 model=attempt.target,
                 outcome=type(outcome).__name__,
-                fate=fate.value if fate is not None else None,
+                fate=fate_told,
                 ttft_seconds=ttft,
-                seconds=self._clock.monotonic() - lease.taken,
+                seconds=now - lease.taken,
                 points=answer.points,
                 detail=_detail(outcome),
             )
         )
+
+    def _book(self, journey: _Journey, attempt: Attempt, answer: Answer) -> None:
+        """What the answer cost teaches the price book."""
+        prices, account = self._prices, attempt.lease.account
+        if prices is None or not account.metered:
+            return
+        now = self._clock.now()
+        spent = answer.points
+        if spent is None:
+            spent = journey.want.expected
+        else:
+            prices.observe(account.offer, journey.plan.key, spent, journey.decision.tokens, now)
+        prices.used(account.offer, journey.plan.key, spent, now)
+
+    def _remember_opening(self, journey: _Journey, attempt: Attempt, answer: Answer) -> None:
+        """A conversation without a session: where it began, or went on."""
+        if self._prefixes is None or journey.session is not None:
+            return
+        caller, request = journey.want.caller, journey.request
+        opening = opening_of(caller, request) or opening_with(caller, request, answer.text)
+        self._prefixes.remember(opening, attempt.lease.account.id, self._clock.monotonic())
+
+
+_SELECTORS = 1024
+
+
+def _told(outcome: Outcome) -> tuple[int, str | None]:
+    """Status and code of an answer that had begun."""
+    if isinstance(outcome, Succeeded):
+        return 200, None
+    if isinstance(outcome, Cancelled):
+        return 499, "client_gone"
+    return 200, "broke_off"
 
 
 def _ended(error: BaseException) -> tuple[Outcome, Fate]:

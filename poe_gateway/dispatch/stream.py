@@ -37,6 +37,16 @@ def capacity_lost() -> Overloaded:
     return Overloaded("The gateway lost its claim on the account.", code="capacity_lost", retry_after=1)
 
 
+async def close(source: AsyncGenerator[ChatEvent, None], pending: asyncio.Task[ChatEvent | None] | None) -> None:
+    """Close a source that a read may still be waiting for."""
+    if pending is not None and not pending.done():
+        pending.cancel()
+        await asyncio.wait((pending,))
+    if pending is not None and not pending.cancelled():
+        pending.exception()  # its failure came too late for anybody
+    await source.aclose()
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What was chosen for one attempt; for headers, telemetry and the session."""
 
@@ -46,7 +56,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     """Upstream's name of the model."""
     session: str | None
-    """``new``, ``continued``, ``replayed`` or ``moved``; None without a session."""
+    """``new``, ``continued``, ``replayed``, ``moved`` or ``borrowed``; None without a session."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -104,13 +114,16 @@ class ChatStream:
         source: AsyncGenerator[ChatEvent, None],
         deadline: float,
         settle: Callable[[Outcome, Fate | None], None],
+        pending: asyncio.Task[ChatEvent | None] | None = None,
     ) -> None:
+        """``head``: events that are here already; ``pending``: a read of the source that was begun."""
         self.request = request
         self.model = model
         self.attempt = attempt
         self.answer = answer
         self._head = head
         self._source = source
+        self._pending = pending
         self._settle = settle
         self._stopped: UpstreamFailure | GatewayError | None = None
         """Why the answer may not go on: its time is up, or the slot is lost."""
@@ -161,6 +174,9 @@ class ChatStream:
         self._raise_if_stopped()
         reader = self._reader = asyncio.current_task()
         try:
+            if self._pending is not None:
+                begun, self._pending = self._pending, None
+                return await begun
             return await anext(self._source, None)
         except asyncio.CancelledError:
             if self._stopped is not None and reader is not None:
@@ -186,7 +202,7 @@ class ChatStream:
         if self._closing is not None:
             await asyncio.wait([self._closing])
         else:
-            await self._source.aclose()
+            await close(self._source, self._pending)
 
     def _end(self, outcome: Outcome, fate: Fate | None) -> None:
         self._timer.cancel()
@@ -216,7 +232,7 @@ class ChatStream:
 
     async def _abandon(self) -> None:
         try:
-            await self._source.aclose()
+            await close(self._source, self._pending)
         finally:
             self._end(Cancelled(), None)
 

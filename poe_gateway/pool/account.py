@@ -44,6 +44,7 @@ class Cause(StrEnum):
     """The way to the upstream failed: seconds of rest, no strike."""
     POINTS_GONE = "points_gone"
     BELOW_THRESHOLD = "below_threshold"
+    """Fewer points than the depletion threshold, or than what is kept for the owner."""
     UNAUTHORIZED = "unauthorized"
     CHALLENGED = "challenged"
     VAULT = "vault"
@@ -71,6 +72,8 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
     evidence: str = ""
     """Id of the request or duty that brought it about."""
+    told: bool = False
+    """The upstream itself named ``until``: only time, a success or the operator ends the rest before."""
     trial: bool = False
     """Just back from a rest that failures brought about: exactly one request at a time, until one succeeds."""
 
@@ -85,9 +88,11 @@ class Balance(msgspec.Struct, frozen=True, kw_only=True):
     allotment: int | None = None
     next_grant_at: datetime | None = None
     booked: int = 0
-    """Points that we know or believe to have spent since ``measured_at``; ``points`` is less by them already."""
+    """Points that we know or believe to have spent since ``measured_at``."""
     unpriced: dict[str, int] = {}
     """Requests since ``measured_at`` whose price nobody told: model -> how many. Bounded by ``UNPRICED_MODELS``."""
+    measured: int | None = None
+    """Points at ``measured_at``, whatever rules have done to ``points`` since."""
     drift: int = 0
     """Points that were gone at the last measurement without our doing, less those that turned up later."""
 
@@ -96,7 +101,8 @@ class ResetClock(msgspec.Struct, frozen=True, kw_only=True):
     """When in the local day the account's points are renewed, learned from jumps that were observed.
 
     The jump lies after ``low`` and at or before ``high``: seconds after the configured reset hour, on the wall clock of
-    the configured zone, 0 <= low < high <= 86400. ``seen`` jumps agree with it.
+    the configured zone; 0 < high <= 86400 and 0 < high - low < 86400 (``low`` is below zero where the window goes over
+    the configured hour). ``seen`` jumps agree with it.
     """
 
     low: float

@@ -1,44 +1,55 @@
 """The broker: gives a waiting request the healthiest account it may have, and takes the slot back.
 
-One thread, one event loop. Every decision is a synchronous step on memory: seats (``index``), the waiting line
-(``queue``), account values (``transitions``). The database is reached only by the keeper (grants) and the journal
-(account changes), both behind the request's back.
+One thread, one event loop. Every decision is a synchronous step on memory: the roster's seats, the waiting line, the
+account values. The database is reached only by the keeper (grants) and the journal (account changes), both behind the
+request's back.
 
-Why this is one module: seats, line and timers change together in one breath; splitting them would spread one
+Why this is one module: slots, line and timers change together in one breath; splitting them would spread one
 invariant (open seats = healthy, held, unused) over files.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from msgspec.structs import replace
 
 from poe_gateway.clock import Clock
-from poe_gateway.errors import Overloaded, PointsExhausted, SessionLost
+from poe_gateway.errors import GatewayError, Overloaded, SessionLost, UpstreamDown, UpstreamRefused
 from poe_gateway.pool import transitions
-from poe_gateway.pool.account import Account, State
-from poe_gateway.pool.index import Seat, SeatIndex
-from poe_gateway.pool.journal import Journal
+from poe_gateway.pool.account import Account, Scope
+from poe_gateway.pool.decision import Choice
+from poe_gateway.pool.guard import Guard, Incident, Report, Verdict
 from poe_gateway.pool.lease import Lease, Want
-from poe_gateway.pool.outcome import Outcome, Succeeded
-from poe_gateway.pool.policy import PoolPolicy
-from poe_gateway.pool.queue import Lane, Ticket, WaitingLine
-from poe_gateway.pool.renewal import next_reset, reset_day
+from poe_gateway.pool.outcome import Challenged, Outcome, Succeeded, Unauthorized
+from poe_gateway.pool.policy import PoolPolicy, Strategy
+from poe_gateway.pool.prospects import Outlook, Prospects
+from poe_gateway.pool.queue import Lane, Place, Ticket, WaitingLine
+from poe_gateway.pool.roster import Roster
+from poe_gateway.pool.seat import Seat
+from poe_gateway.pool.selector import EVERY
 from poe_gateway.pool.store import AccountStore
 from poe_gateway.telemetry.events import WaitResult
 
+Waits = Callable[[Callable[[], Place | None]], None]
+"""Told that the request stands in line, with a way to ask for its place; that answers None when it waits no more."""
 _OWN_GONE = "session_account_unavailable"
 """Code with which those who wait for one particular account are told that it left service."""
-_REMEMBERED = 256
-"""Kinds of wishes (offers and model) whose outlook is kept: callers choose the model's name, so it is bounded."""
-_Outlook = tuple[Counter[str], datetime | None]
-_HOLD_GUESS = 5.0
-"""Seconds a slot is believed to be used before anything was measured."""
+_FENCED: Verdict = Verdict(applies=False, scope="account", withheld="fenced")
+"""Of a lease whose slot belongs to another process by now."""
+_UNKNOWN_POINTS = 3000.0
+"""Points that an account is taken to have when nobody knows."""
+_FEW_SEATS = 64
+"""So many seats are counted one by one."""
+
+
+class Sampler(Protocol):
+    """Chance, as far as it is needed here."""
+
+    def sample(self, population: Sequence[Seat], k: int) -> list[Seat]:
+        """``k`` different ones."""
 
 
 class _Waiting(Ticket):
@@ -47,7 +58,8 @@ class _Waiting(Ticket):
     __slots__ = ("want",)
 
     def __init__(self, lane: Lane, want: Want, since: float, deadline: float) -> None:
-        super().__init__(lane, want.caller, since, deadline, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        super().__init__(lane, want.caller, since, deadline, loop, priority=want.priority, weight=want.weight)
         self.want = want
 
 
@@ -61,11 +73,11 @@ class Allowance:
         self.used = 0
 
 
-class Broker:
+class Broker(Roster):
     """Seats, line and leases of this process.
 
-    ``grants_valid`` answers whether this process's grants may be used now; ``changed`` is told old and new account
-    values (for telemetry and for adapters that must forget).
+    ``grants_valid`` answers whether this process's grants may be used now; ``epoch`` is the name under which it holds
+    them.
     """
 
     def __init__(
@@ -75,12 +87,15 @@ class Broker:
         policy: PoolPolicy,
         clock: Clock,
         changed: Callable[[Account, Account], None] = lambda old, new: None,
+        guard: Guard | None = None,
     ) -> None:
-        self.policy = policy
+        super().__init__(store=store, policy=policy, clock=clock, changed=changed)
         self.whole = Allowance()
-        self.seats: dict[str, Seat] = {}
+        self.guard = guard or Guard()
+        self.prospects = Prospects(self, clock, policy)
         self.line: WaitingLine[_Waiting] = WaitingLine(policy.queue_limit)
-        self.journal = Journal(store, self.accept)
+        self.epoch = ""
+        self.leases: set[Lease] = set()
         self.grants_valid: Callable[[], bool] = lambda: False
         self.on_shortage: Callable[[], None] = lambda: None
         self.on_release: Callable[[Seat], None] = lambda seat: None
@@ -88,143 +103,29 @@ class Broker:
         """Told when a request that had to stand in line waits no longer."""
         self.on_granted: Callable[[int, int], None] = lambda old, new: None
         """Told when this process's part of the whole pool's limit grew or shrank."""
-        self.on_unheld: Callable[[], None] = lambda: None
-        self.leases: set[Lease] = set()
-        self._clock = clock
-        self._changed = changed
-        self._index = SeatIndex()
-        self._timers: list[tuple[datetime, str]] = []
-        self._offers: dict[str, dict[str, Seat]] = {}
-        self._allowed: Counter[str] = Counter()
-        self._counts: dict[str, int] | None = None
-        self._witness: dict[tuple[frozenset[str], str], Seat] = {}
-        self._outlooks: dict[tuple[frozenset[str], str], _Outlook] = {}
-        self._blocks = 0
-        self._hold = _HOLD_GUESS
-        self._day = reset_day(clock.now(), policy.reset)
-        self._next_reset = next_reset(clock.now(), policy.reset)
-
-    # Accounts come, change and go.
-
-    def accept(self, accounts: Iterable[Account]) -> None:
-        """Take stored accounts into the pool; news of this process that is not stored yet is kept on top."""
-        now = self._clock.now()
-        for stored in accounts:
-            seat = self.seats.get(stored.id)
-            if seat is None:
-                seat = Seat(transitions.as_of(stored, now, self.policy, self._day))
-                self.seats[stored.id] = seat
-                self._offers.setdefault(stored.offer, {})[stored.id] = seat
-                self._counts = None
-                self._settle_seat(seat, None, now)
-                continue
-            if stored.rev < seat.account.rev:
-                continue
-            self._replace(seat, self.journal.on_top_of(stored))
-        self.serve_waiting()
-        self._refuse_hopeless()
-
-    def remove(self, account_ids: Iterable[str]) -> None:
-        """Accounts were deleted; leases on them run to their end."""
-        for account_id in account_ids:
-            seat = self.seats.pop(account_id, None)
-            if seat is not None:
-                self._unseat(seat)
-                self._blocks -= bool(seat.account.model_blocks)
-                self.journal.drop(account_id)
-        self._refuse_hopeless()
-
-    def note(self, account_id: str, news: transitions.News) -> None:
-        """News about an account: in force here at once, written behind."""
-        policy = self.policy
-        self.step(account_id, lambda account: transitions.apply(account, news, policy))
-
-    def step(self, account_id: str, step: Callable[[Account], Account]) -> None:
-        """Apply a pure step to an account here and in the store."""
-        seat = self.seats.get(account_id)
-        if seat is None:
-            return
-        before = seat.account
-        after = step(before)
-        urgent = after.health != before.health or after.model_blocks != before.model_blocks
-        self.journal.note(account_id, step, urgent=urgent)
-        self._replace(seat, after)
-
-    def _replace(self, seat: Seat, account: Account) -> None:
-        now = self._clock.now()
-        before = seat.account
-        after = transitions.as_of(account, now, self.policy, self._day)
-        if after.offer != before.offer:
-            self._unseat(seat)
-            self._offers.setdefault(after.offer, {})[after.id] = seat
-        seat.account = after
-        self._settle_seat(seat, before, now)
-        if (
-            after.health != before.health
-            or after.intent != before.intent
-            or after.credential_rev != before.credential_rev
-        ):
-            self._changed(before, after)
-
-    def _unseat(self, seat: Seat) -> None:
-        """Take a seat out of its offer's rows and counts."""
-        self._counts = None
-        self._outlooks.clear()
-        account = seat.account
-        self._index.remove(seat)
-        if seat.allowed:
-            self._allowed[account.offer] -= 1
-            seat.allowed = False
-        self._offers[account.offer].pop(account.id, None)
-
-    def _settle_seat(self, seat: Seat, before: Account | None, now: datetime) -> None:
-        """Bring a seat's place in line with its account; ``before`` is None for a new seat."""
-        account = seat.account
-        self._outlooks.clear()
-        self._blocks += bool(account.model_blocks) - bool(before is not None and before.model_blocks)
-        allowed = transitions.why_not(account, now) is None
-        if allowed != seat.allowed:
-            seat.allowed = allowed
-            self._allowed[account.offer] += 1 if allowed else -1
-            if allowed and seat.held == 0:
-                self.on_unheld()
-        self._index.place(seat)
-        change = transitions.next_change(account)
-        if change is not None and (before is None or change != transitions.next_change(before)):
-            heapq.heappush(self._timers, (change, account.id))
-
-    def tick(self) -> None:
-        """Let due moments happen: rests that lapse, the daily reset. Cheap when nothing is due."""
-        now = self._clock.now()
-        if now >= self._next_reset:
-            self._day = reset_day(now, self.policy.reset)
-            self._next_reset = next_reset(now, self.policy.reset)
-            for each in list(self.seats.values()):
-                self._replace(each, each.account)
-            self.serve_waiting()
-        due = False
-        while self._timers and self._timers[0][0] <= now:
-            _, account_id = heapq.heappop(self._timers)
-            seat = self.seats.get(account_id)
-            if seat is not None:
-                self._replace(seat, seat.account)
-                due = True
-        if due:
-            self.serve_waiting()
+        self.on_incident: Callable[[Incident], None] = lambda incident: None
+        """Told when many accounts began to fail for one reason outside of them, and when that ended."""
+        self._retries = 0
+        """Requests in line that have tried accounts already."""
 
     # Slots are won and come back.
 
-    async def lease(self, want: Want) -> Lease:
+    async def lease(self, want: Want, waiting: Waits | None = None) -> Lease:
         """A slot, at once or after waiting until ``want.deadline``.
 
-        Raises Overloaded, PointsExhausted or (steadfast) SessionLost.
+        Raises Overloaded, PointsExhausted, ModelUnsupported, UpstreamDown, UpstreamRefused or (steadfast) SessionLost.
         """
+        if not want.tried:
+            self.admit(want)
+        if shut := self.guard.shut(want.offers, want.key, want.fingerprint):
+            # Offers that are down are left out where there are others.
+            want = replace(want, offers=want.offers - shut or want.offers)
         since = self._clock.monotonic()
         lease = self._take(want, since)
         if lease is not None:
             return lease
         if want.affinity is not None:
-            lease = await self._wait_for_own(want, since)
+            lease = await self._wait_for_own(want, since, waiting)
             if lease is not None:
                 return lease
             if want.steadfast:
@@ -234,26 +135,51 @@ class Broker:
             if lease is not None:
                 return lease
         self._raise_if_hopeless(want)
-        return await self._wait(want, Lane(want.offers, want.model), since, want.deadline)
+        return await self._wait(want, _lane(want), since, want.deadline, waiting)
 
-    async def _wait_for_own(self, want: Want, since: float) -> Lease | None:
+    def admit(self, want: Want) -> None:
+        """Refuse what must not go out at all: a body that accounts refuse, an upstream that is down."""
+        refusal = self.guard.admits(want.offers, want.key, want.fingerprint, self._clock.monotonic())
+        if refusal is None:
+            return
+        if refusal.code == "body_quarantined":
+            raise UpstreamRefused(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+        raise UpstreamDown(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+
+    async def _wait_for_own(self, want: Want, since: float, waiting: Waits | None) -> Lease | None:
         """Wait a little for the account of a session while it is healthy; None when it cannot serve."""
         seat = self.seats.get(want.affinity or "")
-        if seat is None or not seat.allowed or self._refuses(seat.account, want):
+        if seat is None or self.prospects.why_not(seat, want, self._clock.now()) is not None:
             return None
-        patience = want.deadline if want.steadfast else min(want.deadline, since + self.policy.affinity_patience)
+        patience = self.policy.affinity_patience if want.patience is None else want.patience
+        until = want.deadline if want.steadfast else min(want.deadline, since + patience)
+        if until <= since:
+            return None
         try:
-            return await self._wait(want, Lane(want.offers, want.model, want.affinity), since, patience)
+            return await self._wait(want, _lane(want, want.affinity), since, until, waiting)
         except Overloaded as error:
             if want.steadfast and error.code != _OWN_GONE:
                 raise
             return None
 
-    async def _wait(self, want: Want, lane: Lane, since: float, deadline: float) -> Lease:
+    async def _wait(self, want: Want, lane: Lane, since: float, deadline: float, waiting: Waits | None) -> Lease:
+        ahead = self.line.ahead_of_newcomer(want.caller, want.priority, want.weight, want.offers)
+        slots = self._slots_for(lane)
         if self.line.full:
-            raise Overloaded("Too many requests are waiting.", code="queue_full", retry_after=self.expected_wait())
+            retry_after = self.prospects.retry_after(ahead, slots)
+            raise Overloaded("Too many requests are waiting.", code="queue_full", retry_after=retry_after)
+        expected = self.prospects.expected_wait(ahead, slots, want.key)
+        if lane.account is None and self.prospects.unreachable(want, expected):
+            raise Overloaded(
+                "The line is longer than the time that the request has.",
+                code="deadline_unreachable",
+                retry_after=self.prospects.retry_after(ahead, slots),
+            )
         ticket = _Waiting(lane, want, since, deadline)
         self.line.join(ticket)
+        self._retries += bool(want.tried)
+        if waiting is not None:
+            waiting(lambda: None if ticket.granted.done() else self.place(ticket))
         self.on_shortage()
         handle = asyncio.get_running_loop().call_later(
             max(0.0, deadline - self._clock.monotonic()), self._out_of_time, ticket
@@ -262,11 +188,8 @@ class Broker:
         try:
             lease = await ticket.granted
             result = "leased"
-        except Overloaded as error:
+        except GatewayError as error:
             result = "timeout" if error.code == "saturated" else "refused"
-            raise
-        except PointsExhausted:
-            result = "refused"
             raise
         except BaseException:
             if ticket.granted.done() and not ticket.granted.cancelled() and ticket.granted.exception() is None:
@@ -274,14 +197,37 @@ class Broker:
             raise
         finally:
             handle.cancel()
+            self._retries -= bool(want.tried)
             self.line.leave(ticket)
             self.on_waited(want.evidence, self._clock.monotonic() - since, result)
         assert isinstance(lease, Lease)  # noqa: S101 - only _grant resolves tickets
+        lease.choice.position = ahead + 1
         return lease
+
+    def place(self, ticket: _Waiting) -> Place:
+        """Where a waiting request stands, and when it may expect its turn."""
+        ahead = self.line.ahead_of(ticket)
+        expected: float | None = None
+        if self.prospects.pace.measured:
+            expected = self.prospects.expected_wait(ahead, self._slots_for(ticket.lane), ticket.want.key)
+        return Place(position=ahead + 1, expected=expected)
+
+    def _slots_for(self, lane: Lane) -> int:
+        """About how many slots serve the lane at a time."""
+        if lane.account is not None:
+            seat = self.seats.get(lane.account)
+            return seat.held if seat is not None else 1
+        counts = self.offers()
+        if sum([counts.get(offer, 0) for offer in lane.offers]) <= _FEW_SEATS:
+            slots = sum([seat.held for offer in lane.offers for seat in self.seats_of(offer) if seat.allowed])
+        else:
+            slots = self.allowed(lane.offers) * self.policy.max_inflight
+        return min(self.whole.held, slots)
 
     def _out_of_time(self, ticket: _Waiting) -> None:
         if ticket.granted.done():
             return
+        ahead = self.line.ahead_of(ticket)
         self.line.leave(ticket)
         if not self.grants_valid():
             error = Overloaded(
@@ -291,64 +237,147 @@ class Broker:
             )
         else:
             error = Overloaded(
-                "All accounts are busy; the waiting time is over.", code="saturated", retry_after=self.expected_wait()
+                "All accounts are busy; the waiting time is over.",
+                code="saturated",
+                retry_after=self.prospects.retry_after(ahead, self._slots_for(ticket.lane)),
             )
         ticket.granted.set_exception(error)
 
-    def expected_wait(self) -> float:
-        """Seconds until a newcomer may expect a slot: what is in line before it, at the measured pace."""
-        return min(60.0, max(1.0, self._hold * (len(self.line) + 1) / max(1, self.whole.held)))
-
     def _take(self, want: Want, since: float, *, queued: bool = False) -> Lease | None:
         """Choose and take in one breath, or None."""
-        if self._timers or self._next_reset:
-            self._tick_if_due()
+        self._tick_if_due()
         if self.whole.used >= self.whole.held or not self.grants_valid():
             return None
+        strategy = self.policy.strategy_for(want.model)
         seat: Seat | None
+        seen: list[tuple[Seat, float]] = []
         if want.affinity is not None:
             seat = self.seats.get(want.affinity)
-            if seat is None or seat.level < 0 or self._refuses(seat.account, want):
+            if seat is None or not seat.open or self._refuses(seat.account, want) or not seat.can_pay(want.need):
                 return None
         else:
-            if self._blocks and (want.offers, want.model) in self._outlooks:
-                return None  # known: nobody may serve this model
-            refuse = (lambda account: self._refuses(account, want)) if self._blocks else None
-            seat = self._index.best(want.offers, refuse, want.tried, self._score)
+            seat = self._best(want, strategy, seen)
             if seat is None:
                 return None
-        return self._grant(seat, want, since, queued=queued)
+        return self._grant(seat, want, strategy, seen, since, queued=queued)
 
-    def _tick_if_due(self) -> None:
-        now = self._clock.now()
-        if now >= self._next_reset or (self._timers and self._timers[0][0] <= now):
-            self.tick()
+    def _best(self, want: Want, strategy: Strategy, seen: list[tuple[Seat, float]]) -> Seat | None:
+        if self.blocks and self.prospects.known_hopeless(want):
+            return None
+        refuse = (lambda account: self._blocked(account, want.model)) if self.blocks else None
+        return self._index.best(
+            want.offers,
+            strategy=strategy,
+            selector=want.selector,
+            need=want.need,
+            refuse=refuse,
+            tried=want.tried,
+            score=_score,
+            seen=seen,
+            refusal=want.model,
+        )
+
+    def _blocked(self, account: Account, model: str) -> bool:
+        return bool(account.model_blocks) and transitions.why_not(account, self._clock.now(), model) is not None
 
     def _refuses(self, account: Account, want: Want) -> bool:
         if account.offer not in want.offers or account.id in want.tried:
             return True
-        return bool(account.model_blocks) and (transitions.why_not(account, self._clock.now(), want.model) is not None)
+        if want.selector is not EVERY and not want.selector.matches(account):
+            return True
+        return self._blocked(account, want.model)
 
-    def _score(self, account: Account) -> float:
-        """The seed's preference: more points, fewer recent errors."""
-        points = account.balance.points
-        return (self.policy.reset.points if points is None else points) - 20.0 * account.error_count
-
-    def _grant(self, seat: Seat, want: Want, since: float, *, queued: bool) -> Lease:
+    def _grant(
+        self,
+        seat: Seat,
+        want: Want,
+        strategy: Strategy,
+        seen: list[tuple[Seat, float]],
+        since: float,
+        *,
+        queued: bool,
+    ) -> Lease:
+        choice = self._choice(want, strategy, seen)
+        choice.account_id = seat.account.id
+        if want.affinity is not None:
+            choice.how = "affinity"
+        else:
+            choice.how = "queued" if queued else "chosen"
+            self._index.chosen(seat, strategy, want.selector)
         seat.used += 1
+        seat.reserved += want.need
         self.whole.used += 1
-        self._index.place(seat)
+        self._place(seat)
         now = self._clock.monotonic()
-        lease = Lease(seat, want.model, want.evidence, now, now - since, queued=queued)
+        choice.wait_seconds = now - since
+        lease = Lease(
+            seat,
+            want,
+            choice,
+            epoch=self.epoch,
+            taken=now,
+            began=self._clock.now(),
+            waited=now - since,
+            queued=queued,
+        )
         self.leases.add(lease)
         return lease
 
-    def settle(self, lease: Lease, outcome: Outcome) -> None:
-        """The attempt is over: the slot comes back and the account learns how it went. Once; later calls do nothing."""
+    def settle(self, lease: Lease, outcome: Outcome, *, accepted: bool = False) -> Verdict:
+        """The attempt is over: the slot comes back and the account learns how it went. Once.
+
+        ``accepted``: the upstream had taken the message although the attempt failed.
+
+        What follows from the outcome is judged by the guard first: a fault may be the request's, the way's or the
+        site's. A lease whose slot was lost in the meantime settles nothing but points and what takes an account out of
+        service.
+        """
         if lease.closed:
-            return
-        if isinstance(outcome, Succeeded):
-            self._hold += 0.1 * (self._clock.monotonic() - lease.taken - self._hold)
+            return _FENCED
+        now = self._clock.monotonic()
+        want = lease.want
+        if lease.revoked or lease.epoch != self.epoch:
+            verdict = replace(_FENCED, applies=isinstance(outcome, Succeeded | Challenged | Unauthorized))
+            self._note_outcome(lease, outcome, withheld=not verdict.applies, accepted=accepted)
+        else:
+            if isinstance(outcome, Succeeded):
+                self.prospects.pace.observe(want.key, now - lease.taken)
+                self._ramp_up(lease.seat)
+            verdict = self.guard.judge(
+                Report(
+                    account_id=lease.account.id,
+                    offer=lease.account.offer,
+                    model=want.key,
+                    request_id=want.evidence,
+                    fingerprint=want.fingerprint or want.evidence,
+                    outcome=outcome,
+                    usable=self._allowed[lease.account.offer],
+                    tried=len(want.tried) + 1,
+                    credential_rev=lease.account.credential_rev,
+                    began=lease.taken,
+                ),
+                now,
+            )
+            model_only = verdict.scope == Scope.ACCOUNT_MODEL
+            self._note_outcome(
+                lease, outcome, withheld=not verdict.applies, accepted=accepted, model_only=model_only
+            )
+            self._carry_out(verdict)
+        self.give_up(lease)
+        self._refuse_hopeless()
+        return verdict
+
+    def ends(self, want: Want, verdict: Verdict) -> bool:
+        """Whether the request must not be tried on another account."""
+        if not verdict.stop:
+            return False
+        return verdict.withheld == "quarantined" or not want.offers - self.guard.shut(
+            want.offers, want.key, want.fingerprint
+        )
+
+    def _note_outcome(
+        self, lease: Lease, outcome: Outcome, *, withheld: bool, accepted: bool, model_only: bool = False
+    ) -> None:
         self.note(
             lease.account.id,
             transitions.Settled(
@@ -357,10 +386,63 @@ class Broker:
                 model=lease.model,
                 evidence=lease.evidence,
                 credential_rev=lease.account.credential_rev,
+                began=lease.began,
+                expected=lease.want.expected,
+                key=lease.want.key,
+                accepted=accepted,
+                model_only=model_only,
+                withheld=withheld,
             ),
         )
-        self.give_up(lease)
-        self._refuse_hopeless()
+
+    def _carry_out(self, verdict: Verdict) -> None:
+        """What the guard has concluded about other accounts too."""
+        if verdict.hold or verdict.released or verdict.confirmed or verdict.lifted:
+            self._conclude(verdict)
+        for incident in verdict.absorbed:
+            self.on_incident(incident)
+        if verdict.incident is not None:
+            self.on_incident(verdict.incident)
+
+    def _conclude(self, verdict: Verdict) -> None:
+        now = self._clock.now()
+        for report in verdict.confirmed:
+            self.note(
+                report.account_id,
+                transitions.Settled(
+                    outcome=report.outcome,
+                    at=now,
+                    model=report.model,
+                    evidence=report.request_id,
+                    credential_rev=report.credential_rev,
+                ),
+            )
+        for account_id, request_id in verdict.lifted:
+            self.step(account_id, lambda each, request_id=request_id: transitions.lifted(each, now, request_id))  # type: ignore[misc]
+        for account_id in (*self.guard.held(), *verdict.released):
+            self.refresh(account_id)
+        if verdict.released:
+            self.serve_waiting()
+
+    def pardon(self, account_id: str) -> None:
+        """The operator vouches for the account: it is not held back any longer."""
+        self.guard.pardon(account_id)
+        self.refresh(account_id)
+        self._moved()
+
+    def _held_back(self, account_id: str) -> bool:
+        return self.guard.holds(account_id)
+
+    def _ramp_up(self, seat: Seat) -> None:
+        """Slow start: after a rest the load grows with the successes."""
+        if seat.ramp is not None:
+            seat.ramp = None if 2 * seat.ramp >= seat.held else 2 * seat.ramp
+
+    def tick(self) -> None:
+        super().tick()
+        for account_id in self.guard.expire(self._clock.monotonic()):
+            self.refresh(account_id)
+            self._moved()
 
     def give_up(self, lease: object) -> None:
         """Return a slot without news about the account."""
@@ -372,11 +454,12 @@ class Broker:
         seat = lease.seat
         scarce = self.whole.used >= self.whole.held
         seat.used -= 1
+        seat.reserved -= lease.want.need
         self.whole.used -= 1
         seat.idle_since = self._clock.monotonic()
         self.on_release(seat)
         if seat.account.id in self.seats:
-            self._index.place(seat)
+            self._place(seat)
         # Where the whole pool's limit was what they waited for, any open seat will do now.
         self.serve_waiting(None if scarce else seat)
 
@@ -398,6 +481,10 @@ class Broker:
         for seat in self.seats.values():
             seat.held = 0
             self._index.place(seat)
+        self.revoke()
+
+    def revoke(self) -> None:
+        """What runs must stop: others may use its slots from now on."""
         for lease in list(self.leases):
             lease.revoked = True
             if lease.on_revoked is not None:
@@ -405,17 +492,23 @@ class Broker:
 
     # The line moves.
 
+    def _moved(self) -> None:
+        self.serve_waiting()
+        self._refuse_hopeless()
+
     def serve_waiting(self, seat: Seat | None = None) -> None:
-        """Give open seats to those who wait, oldest lane first, callers in turn. ``seat``: only this one opened."""
+        """Give open seats to those who wait, in the order of turns. ``seat``: only this one opened."""
         if not len(self.line):
             return
-        progress = True
-        while progress and self.whole.used < self.whole.held and self.grants_valid():
-            progress = False
-            for lane in self.line.lanes():
-                if seat is not None and (seat.level < 0 or seat.account.offer not in lane.offers):
-                    continue
-                progress |= self._serve_one(lane)
+        while self.whole.used < self.whole.held and self.grants_valid():
+            if seat is not None and not seat.open:
+                break
+            lanes = self.line.lanes() if seat is None else self.line.lanes_of(seat.account.id, seat.account.offer)
+            for lane in lanes:
+                if self._serve_one(lane):
+                    break
+            else:
+                break
         if len(self.line):
             self.on_shortage()
 
@@ -429,12 +522,12 @@ class Broker:
                 self.line.served(ticket)
                 ticket.granted.set_result(lease)
                 return True
-            if not ticket.want.tried:
+            if not ticket.want.tried and not ticket.want.need:
                 return False  # what this one cannot have, nobody in the lane can
         return False
 
     def _raise_if_hopeless(self, want: Want) -> None:
-        error = self.why_hopeless(want)
+        error = self.prospects.why_hopeless(want)
         if error is not None:
             raise error
 
@@ -444,133 +537,115 @@ class Broker:
             return
         for lane in self.line.lanes():
             if lane.account is not None:
-                seat = self.seats.get(lane.account)
-                if (
-                    seat is None
-                    or seat.account.offer not in lane.offers
-                    or transitions.why_not(seat.account, self._clock.now(), lane.model) is not None
-                ):
-                    for ticket in self.line.tickets(lane):
-                        self.line.leave(ticket)
-                        if not ticket.granted.done():
-                            ticket.granted.set_exception(Overloaded(code=_OWN_GONE))
-                continue
-            if self._hopeful(lane.offers, lane.model):
+                self._refuse_if_gone(lane)
                 continue
             for ticket in self.line.tickets(lane):
-                error = self.why_hopeless(ticket.want)
+                error = self.prospects.why_hopeless(ticket.want)
                 if error is not None and not ticket.granted.done():
                     self.line.leave(ticket)
                     ticket.granted.set_exception(error)
+                if error is None and not self._retries and not ticket.want.need:
+                    break  # what this one may hope for, all in the lane may
 
-    def why_hopeless(self, want: Want) -> Overloaded | PointsExhausted | None:
-        """None when a slot may come free before the deadline, else the typed refusal with an honest Retry-After."""
-        usable = sum(self._allowed[offer] for offer in want.offers)
-        if usable > len(want.tried) and not self._blocks:
-            return None
-        if not want.tried and self._hopeful(want.offers, want.model):
-            return None
-        now = self._clock.now()
-        outlook = self._outlook(want, now)
-        if outlook is None:
-            return None
-        reasons, soonest = outlook
-        if soonest is not None:
-            left = want.deadline - self._clock.monotonic()
-            if soonest <= now + timedelta(seconds=left):
-                return None
-        wait = None if soonest is None else max(1.0, (soonest - now).total_seconds())
-        if reasons[State.COOLDOWN.value] or reasons["model_blocked"]:
-            return Overloaded("All accounts are resting.", code="all_cooling", retry_after=wait)
-        if reasons[State.DEPLETED.value]:
-            return PointsExhausted(retry_after=wait)
-        return Overloaded("No account is in service for this model.", code="no_accounts", retry_after=wait)
+    def _refuse_if_gone(self, lane: Lane) -> None:
+        seat, now = self.seats.get(lane.account or ""), self._clock.now()
+        for ticket in self.line.tickets(lane):
+            if seat is not None and self.prospects.why_not(seat, ticket.want, now) is None:
+                continue
+            self.line.leave(ticket)
+            if not ticket.granted.done():
+                ticket.granted.set_exception(Overloaded(code=_OWN_GONE))
 
-    def _hopeful(self, offers: frozenset[str], model: str) -> bool:
-        """Whether some account may serve the model now, busy or not. Constant time as a rule."""
-        if not any(self._allowed[offer] > 0 for offer in offers):
-            return False
-        if not self._blocks:
-            return True
-        now = self._clock.now()
-        witness = self._witness.get((offers, model))
-        if (
-            witness is not None
-            and witness.allowed
-            and witness.account.offer in offers
-            and transitions.why_not(witness.account, now, model) is None
-        ):
-            return True
-        for offer in offers:
-            for seat in self._offers.get(offer, {}).values():
-                if transitions.why_not(seat.account, now, model) is None:
-                    if len(self._witness) >= _REMEMBERED:
-                        self._witness.clear()
-                    self._witness[offers, model] = seat
-                    return True
-        return False
+    def wanted_seats(self, lane: Lane, limit: int, rng: Sampler) -> list[Seat]:
+        """A bounded sample of healthy seats that the lane's requests could use."""
+        if lane.account is not None:
+            own = self.seats.get(lane.account)
+            return [own] if own is not None and own.allowed else []
+        found: list[Seat] = []
+        for offer in lane.offers:
+            seats = self.seats_of(offer)
+            if lane.selector is not EVERY:
+                seats = [seat for seat in seats if lane.selector.matches(seat.account)]
+            if self.policy.strategy_for(lane.model) is Strategy.SINGLE:
+                found.extend([seat for seat in seats if seat.allowed][:1])
+                continue
+            if len(seats) > limit:
+                seats = rng.sample(seats, limit)
+            found.extend([seat for seat in seats if seat.allowed])
+        return found
 
-    def _outlook(self, want: Want, now: datetime) -> _Outlook | None:
-        """Why nobody may serve, and when time alone may change that; None when somebody may.
-
-        A look at every account, so what it found is kept until an account changes: a pool that is used up refuses
-        its callers at no cost.
-        """
-        key = (want.offers, want.model)
-        if not want.tried and (known := self._outlooks.get(key)) is not None:
-            return known
-        reasons: Counter[str] = Counter()
-        soonest: datetime | None = None
-        for offer in want.offers:
-            for seat in self._offers.get(offer, {}).values():
-                account = seat.account
-                if account.id in want.tried:
-                    continue
-                reason = transitions.why_not(account, now, want.model)
-                if reason is None:
-                    return None
-                reasons[reason] += 1
-                moment = self._available_at(account, want.model)
-                if moment is not None and (soonest is None or moment < soonest):
-                    soonest = moment
-        if not want.tried:
-            if len(self._outlooks) >= _REMEMBERED:
-                self._outlooks.clear()
-            self._outlooks[key] = (reasons, soonest)
-        return reasons, soonest
-
-    def _available_at(self, account: Account, model: str) -> datetime | None:
-        """When time alone may return the account to service, or None."""
-        if transitions.why_not(account, self._clock.now()) in ("paused", State.INVALID.value):
-            return None
-        gates = [block.until for block in account.model_blocks if block.model == model]
-        if account.health.until is not None and account.health.state is not State.ACTIVE:
-            gates.append(account.health.until)
-        return max(gates, default=None)
+    def price_rungs(self, prices: Sequence[int]) -> None:
+        """The prices that matter for best fit: at most four, ascending."""
+        self._index.price_rungs(prices)
 
     # The pool explains itself.
 
-    def account(self, account_id: str) -> Account | None:
-        """The account as of now, or None."""
-        seat = self.seats.get(account_id)
-        return seat.account if seat is not None else None
+    def _choice(self, want: Want, strategy: Strategy, seen: list[tuple[Seat, float]]) -> Choice:
+        total = available = idle = 0
+        reasons: dict[str, int] = {}
+        for offer in want.offers:
+            total += len(self._offers.get(offer, ()))
+            available += self._allowed[offer]
+            idle += self._index.open_count(offer)
+            for reason, count in self.reasons.get(offer, {}).items():
+                reasons[reason] = reasons.get(reason, 0) + count
+        candidates = {"all": total, "in_service": available, "open": idle}
+        if want.tried:
+            candidates["untried"] = max(0, idle - len(want.tried))
+        return Choice(
+            strategy=strategy.value,
+            candidates=candidates,
+            passed_over=reasons,
+            scores={seat.account.id: score for seat, score in seen},
+            need=want.need,
+        )
 
-    def ready_accounts(self) -> int:
-        """How many accounts may serve now."""
+    def refused(self, want: Want, error: GatewayError) -> Choice:
+        """The record of a wish that was refused."""
+        choice = self._choice(want, self.policy.strategy_for(want.model), [])
+        outlook: Outlook | None = self.prospects.outlook(want, self._clock.now())
+        if outlook is not None:
+            choice.passed_over, choice.sample = dict(outlook.reasons), dict(outlook.sample)
+            choice.candidates["selected"] = choice.candidates["all"] - outlook.reasons.get("not_selected", 0)
+        choice.how = error.code or "refused"
+        return choice
+
+    def would_choose(self, want: Want) -> Choice:
+        """What would happen to this wish now. Takes nothing."""
         self._tick_if_due()
-        return sum(count for count in self._allowed.values() if count > 0)
-
-    def offers(self) -> dict[str, int]:
-        """Number of accounts by offer."""
-        if self._counts is None:
-            self._counts = {offer: len(seats) for offer, seats in self._offers.items() if seats}
-        return self._counts
-
-    def seats_of(self, offer: str) -> list[Seat]:
-        return list(self._offers.get(offer, {}).values())
+        try:
+            refusal = self.guard.peek(want.offers, want.key, want.fingerprint, self._clock.monotonic())
+            if refusal is not None:
+                raise UpstreamDown(refusal.message, code=refusal.code)
+            strategy = self.policy.strategy_for(want.model)
+            seen: list[tuple[Seat, float]] = []
+            seat = None
+            if self.whole.used < self.whole.held and self.grants_valid():
+                seat = self._best(want, strategy, seen)
+            choice = self._choice(want, strategy, seen)
+            if seat is not None:
+                choice.account_id, choice.how = seat.account.id, "chosen"
+                return choice
+            self._raise_if_hopeless(want)
+        except GatewayError as error:
+            return self.refused(want, error)
+        ahead = self.line.ahead_of_newcomer(want.caller, want.priority, want.weight, want.offers)
+        choice.position, choice.how = ahead + 1, "queued"
+        choice.wait_seconds = self.prospects.expected_wait(ahead, self._slots_for(_lane(want)), want.key)
+        return choice
 
     def __repr__(self) -> str:
         return (
             f"<Broker {len(self.seats)} accounts, {self.ready_accounts()} ready, "
             f"{self.whole.used}/{self.whole.held} in flight, {len(self.line)} waiting>"
         )
+
+
+def _lane(want: Want, account_id: str | None = None) -> Lane:
+    return Lane(want.offers, want.model, account_id, want.selector)
+
+
+def _score(account: Account) -> float:
+    """The seed's preference: more points, fewer recent errors."""
+    points = account.balance.points
+    return (_UNKNOWN_POINTS if points is None else points) - 20.0 * account.error_count

@@ -1,76 +1,94 @@
-"""The keeper of the grants: keeps this process registered, holds its share of slots, borrows and yields.
+"""The keeper of the grants: holds this process's share of slots, borrows and yields.
 
-It works behind the requests' backs. What it guarantees:
+It works behind the requests' backs. What it guarantees, with ``presence``:
 - Grants are used only while the registration is surely valid (a margin before it lapses on the database's clock).
 - A process that was declared dead drops everything before it registers anew.
 - A slot is lowered in memory first and then in the store, never the other way round.
 - Slots of an account whose news is not stored yet are not given away: the next holder must see that news.
-
-Times, as parts of the grant lifetime L: renewal every 0.2 L; local use ends 0.6 L after the last renewal was sent; the
-database lets it lapse after 0.8 L; others look for lapsed processes every 0.1 L. So a dead process's slots are free
-again within L.
+- Of an account that is not in service nothing is held but what is in use, unless this process is alone. So when it
+  comes back on trial, one slot is granted, to one process.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.index import Seat
-from poe_gateway.pool.shares import fair_share, pressure, should_yield
+from poe_gateway.pool.pauses import Pauses
+from poe_gateway.pool.presence import Presence
+from poe_gateway.pool.shares import STARVING, fair_share, pressure, should_yield
 from poe_gateway.pool.store import GLOBAL, Ask, GrantStore, LeaseLost, Membership, StoreUnavailable
 
 _BATCH = 500
 _SAMPLE = 64
-_NEED_PAUSE = 0.05
-"""Seconds between attempts to borrow while requests wait."""
-_ROUND = 0.25
-"""Seconds between looks at what others want; a doorbell shortens it."""
-_PATIENT = 2.0
-"""Longest pause between attempts to get a fair share that others still use."""
-_IDLE = 2.0
-"""Seconds a borrowed slot may lie idle before it goes back."""
 
 
 class Keeper:
     """Grants of one process. ``run`` until cancelled, then ``leave``."""
 
-    def __init__(self, *, broker: Broker, store: GrantStore, clock: Clock, ids: Ids) -> None:
-        self.instance = ids.new("proc", 12)
-        self.membership = Membership(live=())
-        self.joined = asyncio.Event()
-        self.on_lost: Callable[[int], None] = lambda slots: None
-        """Told how many slots were in use when this process was declared dead."""
-        self._ids = ids
+    def __init__(
+        self, *, broker: Broker, store: GrantStore, clock: Clock, ids: Ids, pauses: Pauses | None = None
+    ) -> None:
+        self.pauses = pauses or Pauses()
+        self._presence = Presence(broker=broker, store=store, clock=clock, ids=ids, pauses=self.pauses)
         self._rng = ids.rng
         self._broker = broker
         self._store = store
         self._clock = clock
-        self._lifetime = broker.policy.grant_lifetime
-        self._valid_until = 0.0
         self._sweep_due = True
         self._resize_due = True
         self._sweep_again = float("inf")
-        self._sweep_pause = _ROUND
-        self._shares: dict[str, int] = {}
+        self._sweep_pause = self.pauses.round
+        self._shares: dict[tuple[str, int], int] = {}
         self._shares_of: tuple[tuple[str, ...], bool] = ((), False)
         self._lower: dict[str, Seat] = {}
         self._lower_whole = False
         self._promised: dict[str, float] = {}
+        self._resting: set[str] = set()
+        """Accounts of which less than the share is held because they were not in service, or are on trial."""
+        self._probing: set[str] = set()
+        """Accounts on trial whose one slot was granted to this process."""
+        self._marked: set[str] = set()
+        """Keys of which the holders were asked for slots."""
         self._wake = asyncio.Event()
-        self._rejoin = asyncio.Event()
+        self._presence.renewed = self._renewed
+        self._presence.reclaimed = self.limits_changed
+        self._presence.dropped = self._dropped
         broker.grants_valid = self.valid
         broker.on_shortage = self._wake.set
         broker.on_release = self._released
         broker.on_unheld = self._unheld
+        broker.on_unfit = self._unfit
+
+    @property
+    def instance(self) -> str:
+        """The name of this process: a new one after every loss of its grants."""
+        return self._presence.instance
+
+    @property
+    def membership(self) -> Membership:
+        return self._presence.membership
+
+    @property
+    def joined(self) -> asyncio.Event:
+        return self._presence.joined
+
+    @property
+    def on_lost(self) -> Callable[[int], None]:
+        """Told how many slots were in use when this process was declared dead."""
+        return self._presence.on_lost
+
+    @on_lost.setter
+    def on_lost(self, told: Callable[[int], None]) -> None:
+        self._presence.on_lost = told
 
     def valid(self) -> bool:
         """Whether this process may use what it holds."""
-        return self._clock.monotonic() < self._valid_until
+        return self._presence.valid()
 
     def ring(self) -> None:
         """The database may have news (a doorbell): look now instead of at the next round."""
@@ -88,69 +106,28 @@ class Keeper:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._stay_alive())
-            tasks.create_task(self._reclaim_forever())
+            tasks.create_task(self._presence.run())
             tasks.create_task(self._keep_forever())
 
-    # Staying alive.
+    async def leave(self) -> None:
+        """Give everything back at the end. A database that is away is told by the lapse of the registration."""
+        await self._presence.leave()
 
-    async def _stay_alive(self) -> None:
-        pause = 0.2 * self._lifetime
-        while True:
-            sent, instance = self._clock.monotonic(), self.instance
-            try:
-                async with asyncio.timeout(0.4 * self._lifetime):
-                    if self.joined.is_set():
-                        membership = await self._store.renew(instance, 0.8 * self._lifetime)
-                    else:
-                        membership = await self._store.join(instance, 0.8 * self._lifetime)
-            except LeaseLost:
-                self._lost(instance)
-                continue
-            except (StoreUnavailable, TimeoutError):
-                await asyncio.sleep(0.05 * self._lifetime)
-                continue
-            if instance != self.instance:
-                continue  # the death of that name was noticed elsewhere in the meantime
-            self._valid_until = sent + 0.6 * self._lifetime
-            if membership != self.membership:
-                self.membership = membership
-                self._resize_due = True
-            if not self.joined.is_set():
-                self.joined.set()
-            self._wake.set()
-            self._broker.serve_waiting()  # those who came while the grants might not be used
-            self._rejoin.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._rejoin.wait()
+    def _renewed(self, changed: bool) -> None:
+        if changed:
+            self._resize_due = True
+        self._wake.set()
+        self._broker.serve_waiting()  # those who came while the grants might not be used
 
-    def _lost(self, instance: str) -> None:
-        """Declared dead: stop using everything, then come back under a new name."""
-        if instance != self.instance:
-            return
-        self._rejoin.set()
-        self._valid_until = 0.0
-        self.joined.clear()
-        self.instance = self._ids.new("proc", 12)
-        self.membership = Membership(live=())
+    def _dropped(self) -> None:
+        """Declared dead: nothing is held any more, nothing is to be given back under the new name."""
         self._lower.clear()
         self._promised.clear()
+        self._resting.clear()
+        self._probing.clear()
+        self._marked.clear()
         self._lower_whole = False
         self._resize_due = True
-        used = self._broker.whole.used
-        self._broker.lose_grants()
-        self.on_lost(used)
-
-    async def _reclaim_forever(self) -> None:
-        while True:
-            await asyncio.sleep(0.1 * self._lifetime)
-            try:
-                if await self._store.reclaim():
-                    self._resize_due = True
-                    self._wake.set()
-            except StoreUnavailable:
-                continue
 
     # Holding the right slots.
 
@@ -162,13 +139,13 @@ class Keeper:
                 await self._round(instance)
                 needy = bool(len(self._broker.line)) and await self._borrow(instance)
             except LeaseLost:
-                self._lost(instance)
+                self._presence.lost(instance)
                 await self.joined.wait()
                 continue
             except StoreUnavailable:
-                await asyncio.sleep(_ROUND)
+                await asyncio.sleep(self.pauses.round)
                 continue
-            pause = _NEED_PAUSE if needy else _ROUND
+            pause = self.pauses.need if needy else self.pauses.round
             try:
                 async with asyncio.timeout(pause):
                     if needy:
@@ -180,12 +157,13 @@ class Keeper:
             await self.joined.wait()
 
     async def _round(self, instance: str) -> None:
-        alone = len(self.membership.live) <= 1
-        if not alone:
+        if not self._presence.alone:
             for mark in await self._store.wanted(instance):
                 self._consider(mark.key, mark.pressure)
             self._return_idle()
+        self._look_after_resting()
         await self._give_back(instance)
+        await self._take_back_wishes(instance)
         if self._clock.monotonic() >= self._sweep_again:
             self._sweep_due = True
         if self._sweep_due or self._resize_due:
@@ -201,14 +179,15 @@ class Keeper:
             self._shares_of = (live, plenty)
         if len(live) <= 1:
             return cap
-        share = self._shares.get(key)
+        share = self._shares.get((key, cap))
         if share is None:
             share = fair_share(key, cap, self.instance, live, plenty=plenty and key != GLOBAL)
-            self._shares[key] = share
-        return min(share, cap)
+            self._shares[key, cap] = share
+        return share
 
     def _cap(self, account: Account) -> int:
-        return account.max_inflight or self._broker.policy.max_inflight
+        """The limit over all processes. On trial after a rest it is one: exactly one request shows how it is."""
+        return 1 if account.health.trial else account.max_inflight or self._broker.policy.max_inflight
 
     async def _sweep(self, instance: str, *, resize: bool) -> None:
         """Raise all grants to their fair shares; ``resize``: and return what is above and idle."""
@@ -226,7 +205,12 @@ class Keeper:
                 await asyncio.sleep(0)  # a look at all accounts takes long where there are many
             cap = self._cap(seat.account)
             share = self._share(seat.account.id, cap)
-            if resize and seat.held > share:
+            if seat.account.health.trial:
+                self._resting.add(seat.account.id)
+            if self._unsure(seat) and seat.held > seat.used:
+                self._lower_to(seat, seat.used)
+                self._sweep_due |= seat.allowed
+            elif resize and seat.held > share:
                 self._lower_to(seat, max(share, min(seat.used, seat.held)))
             elif seat.held < share and seat.allowed:
                 asks.append(Ask(key=seat.account.id, hold=share, cap=cap))
@@ -236,7 +220,7 @@ class Keeper:
         short |= await self._raise_to(instance, asks)
         await self._give_back(instance)
         # Others may still be using what is this process's share: ask again, ever less often.
-        self._sweep_pause = min(_PATIENT, 2 * self._sweep_pause) if short else _ROUND
+        self._sweep_pause = min(self.pauses.patient, 2 * self._sweep_pause) if short else self.pauses.round
         self._sweep_again = self._clock.monotonic() + self._sweep_pause if short else float("inf")
 
     async def _raise_to(self, instance: str, asks: list[Ask]) -> bool:
@@ -247,6 +231,8 @@ class Keeper:
     async def _take(self, instance: str, asks: list[Ask]) -> None:
         if not asks:
             return
+        broker = self._broker
+        trials = {ask.key for ask in asks if self._on_trial(ask.key) and not self._held(ask.key)}
         held = dict(await self._store.take(instance, asks))
         if instance != self.instance:
             return  # declared dead in the meantime: whatever was granted is not ours
@@ -255,7 +241,15 @@ class Keeper:
             whole = None  # a smaller figure is on its way to the store
         for key in self._lower:
             held.pop(key, None)
-        self._broker.regrant(held, whole)
+        self._probing.update(key for key in trials if held.get(key))
+        for key, slots in held.items():
+            seat = broker.seats.get(key)
+            if seat is not None and slots > seat.used and self._unsure(seat):
+                held[key] = seat.used  # it left service, or came back on trial, while the store was asked
+                self._lower[key] = seat
+                self._resting.add(key)
+                self._sweep_due |= seat.allowed
+        broker.regrant(held, whole)
 
     async def _give_back(self, instance: str) -> None:
         broker = self._broker
@@ -305,12 +299,30 @@ class Keeper:
             return False
         before = {ask.key: self._held(ask.key) for ask in asks}
         await self._take(instance, asks)
-        short = [ask.key for ask in asks if self._held(ask.key) <= before[ask.key]]
+        short = {ask.key for ask in asks if self._held(ask.key) <= before[ask.key]}
+        self._marked.difference_update(before.keys() - short)  # a wish that is fulfilled is gone from the store
         if not len(broker.line):
             return False
-        if short and len(self.membership.live) > 1:
-            await self._store.mark_wanted(instance, short, pressure(len(broker.line), self._capacity()))
-        return len(self.membership.live) > 1
+        if short and not self._presence.alone:
+            await self._ask_holders(instance, short)
+        return not self._presence.alone
+
+    async def _ask_holders(self, instance: str, keys: set[str]) -> None:
+        """Who waits for one particular account of which nothing is held starves, however much is held of others."""
+        line = self._broker.line
+        starving = {lane.account for lane in line.lanes() if lane.account in keys and not self._held(lane.account)}
+        if starving:
+            await self._store.mark_wanted(instance, [key for key in keys if key in starving], STARVING)
+        if others := keys - starving:
+            await self._store.mark_wanted(instance, others, pressure(len(line), self._capacity()))
+        self._marked.update(keys)
+
+    async def _take_back_wishes(self, instance: str) -> None:
+        """Nobody waits here any more: others must not keep slots for us."""
+        wishes = list(self._marked)[:_BATCH]
+        if wishes and not len(self._broker.line):
+            await self._store.take(instance, [Ask(key=key, hold=0, cap=0) for key in wishes])
+            self._marked.difference_update(wishes)
 
     def _capacity(self) -> int:
         """Slots that this process could use at once: of its accounts (of a large pool: its part of the whole)."""
@@ -328,18 +340,11 @@ class Keeper:
     def _needed(self) -> list[Seat]:
         """A bounded sample of healthy seats that waiting requests could use if we held more of them."""
         broker = self._broker
-        wanted: dict[str, Seat] = {}
-        for lane in broker.line.lanes():
-            if lane.account is not None:
-                own = broker.seats.get(lane.account)
-                if own is not None and own.allowed:
-                    wanted[lane.account] = own
-                continue
-            for offer in lane.offers:
-                seats = broker.seats_of(offer)
-                if len(seats) > _SAMPLE:
-                    seats = self._rng.sample(seats, _SAMPLE)
-                wanted.update({seat.account.id: seat for seat in seats if seat.allowed})
+        wanted = {
+            seat.account.id: seat
+            for lane in broker.line.lanes()
+            for seat in broker.wanted_seats(lane, _SAMPLE, self._rng)
+        }
         return [seat for seat in wanted.values() if seat.held < self._cap(seat.account)]
 
     def _consider(self, key: str, their_pressure: float) -> None:
@@ -347,12 +352,14 @@ class Keeper:
         broker = self._broker
         waiting = len(broker.line)
         if key == GLOBAL:
-            if should_yield(waiting, self._capacity(), their_pressure):
+            # Without a slot of any account it is of no use here; else two processes could each hold half of a pair.
+            useless = broker.whole.held > 0 and self._capacity() == 0
+            if useless or should_yield(waiting, self._capacity(), their_pressure):
                 idle = broker.whole.held - broker.whole.used
                 if idle > 0:
                     self._lower_whole_to(broker.whole.held - max(1, idle // 2))
                 else:
-                    self._promised[GLOBAL] = self._clock.monotonic() + 2.0
+                    self._promised[GLOBAL] = self._clock.monotonic() + self.pauses.promise
             return
         seat = broker.seats.get(key)
         if seat is None or not should_yield(waiting, self._capacity(), their_pressure):
@@ -360,14 +367,17 @@ class Keeper:
         if seat.held > seat.used:
             self._lower_to(seat, seat.used)
         elif seat.held:
-            self._promised[key] = self._clock.monotonic() + 2.0
+            self._promised[key] = self._clock.monotonic() + self.pauses.promise
 
     def _released(self, seat: Seat) -> None:
         """A slot came free: keep promises before it is used again here."""
+        self._presence.released()
         now = self._clock.monotonic()
         key = seat.account.id
         promised = self._promised.pop(key, None)
-        if promised is not None and promised > now and seat.held > seat.used:
+        if self._unsure(seat):
+            self._unfit(seat)
+        elif promised is not None and promised > now and seat.held > seat.used:
             seat.held -= 1
             self._lower[key] = seat
             self._wake.set()
@@ -376,6 +386,47 @@ class Keeper:
         if promised is not None and promised > now and whole.held > whole.used:
             self._lower_whole_to(whole.held - 1)
             self._wake.set()
+
+    # Accounts that rest.
+
+    def _on_trial(self, key: str) -> bool:
+        seat = self._broker.seats.get(key)
+        return seat is not None and seat.account.health.trial
+
+    def _unsure(self, seat: Seat) -> bool:
+        """Whether others may hold slots of this account's trial while we hold older ones."""
+        if self._presence.alone:
+            return False
+        return not seat.allowed or (seat.account.health.trial and seat.account.id not in self._probing)
+
+    def _unfit(self, seat: Seat) -> None:
+        """An account left service: keep what is in use, for the rest is taken anew when it comes back.
+
+        Called in the middle of a step of the broker, which brings its own orders in line afterwards.
+        """
+        key = seat.account.id
+        self._probing.discard(key)
+        if self._presence.alone:
+            return
+        self._resting.add(key)
+        if seat.held > seat.used:
+            seat.held = seat.used
+            self._lower[key] = seat
+            self._sweep_due |= seat.allowed
+            self._wake.set()
+
+    def _look_after_resting(self) -> None:
+        """Those that are in service without trial again: take the share of them."""
+        seats = self._broker.seats
+        back = [
+            key
+            for key in self._resting
+            if (seat := seats.get(key)) is None or (seat.allowed and not seat.account.health.trial)
+        ]
+        if back:
+            self._resting.difference_update(back)
+            self._probing.difference_update(back)
+            self._sweep_due = True
 
     def _return_idle(self) -> None:
         """Slots above the fair share that nobody used for a while go back to those whose share they are."""
@@ -388,7 +439,7 @@ class Keeper:
         else:
             seats = list(broker.seats.values())
         for seat in seats:
-            if seat.held > seat.used and now - seat.idle_since > _IDLE:
+            if seat.held > seat.used and now - seat.idle_since > self.pauses.idle:
                 share = self._share(seat.account.id, self._cap(seat.account))
                 if seat.held > share:
                     self._lower_to(seat, max(share, seat.used))
@@ -397,14 +448,3 @@ class Keeper:
         share = self._share(GLOBAL, broker.policy.global_inflight)
         if broker.whole.held > max(share, broker.whole.used):
             self._lower_whole_to(max(share, broker.whole.used))
-
-    async def leave(self) -> None:
-        """Give everything back at the end. A database that is away is told by the lapse of the registration."""
-        self._valid_until = 0.0
-        if not self.joined.is_set():
-            return
-        try:
-            async with asyncio.timeout(2.0):
-                await self._store.leave(self.instance)
-        except (StoreUnavailable, TimeoutError):
-            return

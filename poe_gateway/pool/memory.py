@@ -16,15 +16,39 @@ from msgspec.structs import replace
 
 from poe_gateway.clock import Clock
 from poe_gateway.pool.account import Account, Intent, State
-from poe_gateway.pool.store import GLOBAL, Ask, Changes, LeaseLost, Membership, StoreUnavailable, Wanted
+from poe_gateway.pool.deaths import Nowhere, Places, Registration, Residence, Standing, judged, strangers
+from poe_gateway.pool.shares import STARVING
+from poe_gateway.pool.store import (
+    GLOBAL,
+    HOLD,
+    TRIED_AFTER,
+    Ask,
+    Changes,
+    Holding,
+    LeaseLost,
+    Membership,
+    StoreUnavailable,
+    Wanted,
+)
 
 FRESH = 3.0
 """Seconds for which a mark is believed."""
 
 
+TURN = 1.5
+"""Seconds for which a starving process's turn is kept after its last mark."""
+
+
 class _Mark(msgspec.Struct):
     pressure: float
     at: datetime
+    since: datetime
+
+
+class _Instance(msgspec.Struct):
+    residence: Residence | None
+    until: datetime
+    frozen: bool = False
 
 
 class _Row:
@@ -38,15 +62,19 @@ class _Row:
 
 
 class MemoryHub:
-    """What the database holds. ``latency`` in seconds per call; ``away`` makes every call fail."""
+    """What the database holds. ``clock`` is the database's.
 
-    def __init__(self, clock: Clock, *, latency: float = 0.0) -> None:
+    ``latency`` in seconds per call; ``away`` makes every call fail; ``fresh``: seconds for which a mark is believed.
+    """
+
+    def __init__(self, clock: Clock, *, latency: float = 0.0, fresh: float = FRESH) -> None:
         self.clock = clock
         self.latency = latency
+        self.fresh = fresh
         self.away = False
         self.accounts: dict[str, Account] = {}
         self.rows: dict[str, _Row] = {}
-        self.instances: dict[str, datetime] = {}
+        self.instances: dict[str, _Instance] = {}
         self.log: list[str] = []
         """Ids of stored and removed accounts, in order."""
         self.bells: list[asyncio.Event] = []
@@ -126,26 +154,39 @@ class MemoryAccounts:
 
 
 class MemoryGrants:
-    """GrantStore; any number of processes may share one."""
+    """GrantStore of one process; any number that live in the same place may share one."""
 
-    def __init__(self, hub: MemoryHub) -> None:
+    def __init__(self, hub: MemoryHub, places: Places | None = None) -> None:
         self._hub = hub
+        self._places = places or Nowhere()
 
-    def _membership(self) -> Membership:
+    def _membership(self, instance: str) -> Membership:
         now = self._hub.clock.now()
-        return Membership(live=tuple(sorted(key for key, until in self._hub.instances.items() if until > now)))
+        live = {key: each for key, each in self._hub.instances.items() if each.until > now and not each.frozen}
+        others = [
+            None if each.residence is None else each.residence.place for key, each in live.items() if key != instance
+        ]
+        return Membership(live=tuple(sorted(live)), strangers=strangers(self._places.here(), others), now=now)
 
     async def join(self, instance: str, lifetime: float) -> Membership:
         await self._hub.call()
-        self._hub.instances[instance] = self._hub.clock.now() + timedelta(seconds=lifetime)
-        return self._membership()
+        known = self._hub.instances.get(instance)
+        if known is not None and known.frozen:
+            raise LeaseLost
+        until = self._hub.clock.now() + timedelta(seconds=lifetime)
+        self._hub.instances[instance] = _Instance(self._places.here(), until)
+        return self._membership(instance)
 
     async def renew(self, instance: str, lifetime: float) -> Membership:
         await self._hub.call()
-        if instance not in self._hub.instances:
+        self._registered(instance).until = self._hub.clock.now() + timedelta(seconds=lifetime)
+        return self._membership(instance)
+
+    def _registered(self, instance: str) -> _Instance:
+        known = self._hub.instances.get(instance)
+        if known is None or known.frozen:
             raise LeaseLost
-        self._hub.instances[instance] = self._hub.clock.now() + timedelta(seconds=lifetime)
-        return self._membership()
+        return known
 
     async def leave(self, instance: str) -> None:
         await self._hub.call()
@@ -173,18 +214,40 @@ class MemoryGrants:
             return health.until is not None and health.until <= self._hub.clock.now()
         return health.state is State.ACTIVE
 
+    def _cap(self, ask: Ask) -> int:
+        """Of an account that may serve: what its stored value allows, whatever the asker has heard."""
+        account = self._hub.accounts.get(ask.key)
+        if account is None:
+            return ask.cap
+        health = account.health
+        if health.trial or (health.state is State.COOLDOWN and health.cause in TRIED_AFTER):
+            return min(1, ask.cap)
+        return ask.cap if account.max_inflight is None else min(ask.cap, account.max_inflight)
+
+    def _since(self, row: _Row, instance: str) -> datetime:
+        now = self._hub.clock.now()
+        mark = row.wanted.get(instance)
+        return mark.since if mark is not None and mark.at > now - timedelta(seconds=self._hub.fresh) else now
+
+    def _before(self, row: _Row, instance: str) -> int:
+        """Other processes that starve and whose turn is before that of ``instance``."""
+        since = self._since(row, instance)
+        oldest = self._hub.clock.now() - timedelta(seconds=self._hub.fresh * TURN / FRESH)
+        return sum(
+            1
+            for by, mark in row.wanted.items()
+            if by != instance and mark.pressure >= STARVING and mark.at > oldest and mark.since < since
+        )
+
     async def take(self, instance: str, asks: Sequence[Ask]) -> Mapping[str, int]:
         await self._hub.call()
-        if instance not in self._hub.instances:
-            raise LeaseLost
+        self._registered(instance)
         held: dict[str, int] = {}
         for ask in asks:
             row = self._hub.row(ask.key)
             own = row.grants.get(instance, 0)
             if self._may_serve(ask.key):
-                account = self._hub.accounts.get(ask.key)
-                cap = ask.cap if account is None or account.max_inflight is None else min(ask.cap, account.max_inflight)
-                free = cap - (sum(row.grants.values()) - own)
+                free = self._cap(ask) - (sum(row.grants.values()) - own) - self._before(row, instance)
                 granted = max(own, min(ask.hold, free))
                 if granted > own:
                     row.grants[instance] = granted
@@ -213,12 +276,13 @@ class MemoryGrants:
         now = self._hub.clock.now()
         for key in keys:
             if key == GLOBAL or key in self._hub.accounts:
-                self._hub.row(key).wanted[instance] = _Mark(pressure, now)
+                row = self._hub.row(key)
+                row.wanted[instance] = _Mark(pressure, now, self._since(row, instance))
         self._hub.ring()
 
     async def wanted(self, instance: str) -> list[Wanted]:
         await self._hub.call()
-        oldest = self._hub.clock.now() - timedelta(seconds=FRESH)
+        oldest = self._hub.clock.now() - timedelta(seconds=self._hub.fresh)
         found: list[Wanted] = []
         for key, row in self._hub.rows.items():
             if not row.grants.get(instance):
@@ -231,12 +295,58 @@ class MemoryGrants:
                 found.append(Wanted(key=key, by=by, pressure=pressure))
         return found
 
-    async def reclaim(self) -> int:
+    async def reclaim(self, hold: float = HOLD, *, only_proven: bool = False) -> int:
         await self._hub.call()
         now = self._hub.clock.now()
-        dead = {key for key, until in self._hub.instances.items() if until <= now}
+        instances = self._hub.instances
+        judgement = judged(
+            [
+                Registration(
+                    instance=key,
+                    standing=Standing.FROZEN if each.frozen else Standing.LIVE,
+                    residence=each.residence,
+                    lapsed=each.until <= now,
+                    overdue=each.until + timedelta(seconds=hold) <= now,
+                )
+                for key, each in instances.items()
+            ],
+            self._places,
+            only_proven=only_proven,
+        )
+        for key in judgement.frozen:
+            instances[key].frozen = True
+        dead = {*judgement.gone, *judgement.lapsed, *judgement.overdue}
         self._bury(dead)
         return len(dead)
+
+    async def held_by(self) -> dict[str, Holding]:
+        await self._hub.call()
+        now = self._hub.clock.now()
+        found: dict[str, Holding] = {}
+        for name, each in self._hub.instances.items():
+            state = Standing.FROZEN if each.frozen else Standing.LIVE if each.until > now else "lapsed"
+            found[name] = _holding(each.residence, str(state), (each.until - now).total_seconds())
+        for key, row in self._hub.rows.items():
+            for name, slots in row.grants.items():
+                holding = found.setdefault(name, _holding(None, str(Standing.DEAD), None))
+                if key == GLOBAL:
+                    holding["global"] = slots
+                else:
+                    holding["accounts"] += 1
+                    holding["slots"] += slots
+        return found
+
+
+def _holding(residence: Residence | None, state: str, expires_in: float | None) -> Holding:
+    return {
+        "place": None if residence is None else residence.place,
+        "pid": None if residence is None else residence.pid,
+        "state": state,
+        "expires_in": expires_in,
+        "accounts": 0,
+        "slots": 0,
+        "global": 0,
+    }
 
 
 class MemoryDoorbell:

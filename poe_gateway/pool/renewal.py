@@ -10,27 +10,39 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from poe_gateway.pool.account import ResetClock
 from poe_gateway.pool.policy import DailyReset
+
+_JUMPS = 2
+_WIDEST = 4 * 3600.0
 
 
 @lru_cache(maxsize=512)
-def reset_instant(day: date, zone: str, hour: int) -> datetime:
-    """The instant (UTC) of the reset of one local day."""
-    wall = datetime(day.year, day.month, day.day, hour, tzinfo=ZoneInfo(zone))  # fold=0: the first of two
-    return wall.astimezone(UTC)
+def reset_instant(day: date, zone: str, hour: int, late: float = 0.0) -> datetime:
+    """The instant (UTC) of the reset of one local day; ``late``: so many seconds after the hour, on the wall clock."""
+    wall = datetime(day.year, day.month, day.day, hour) + timedelta(seconds=late)  # noqa: DTZ001 - a wall clock's time
+    return wall.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)  # fold=0: the first of two
 
 
-def reset_day(now: datetime, reset: DailyReset) -> str:
-    """ISO date of the local day whose reset is the newest at or before ``now``."""
+def reset_day(now: datetime, reset: DailyReset, late: float = 0.0) -> str:
+    """ISO date of the local day whose reset is the newest at or before ``now``.
+
+    ``late``: of an account that is renewed so many seconds (up to a day) after the configured hour.
+    """
     today = now.astimezone(ZoneInfo(reset.zone)).date()
     # A zone may have skipped today's wall hour: the instant decides, not the wall clock.
-    for day in (today + timedelta(days=1), today):
-        if reset_instant(day, reset.zone, reset.hour) <= now:
+    for day in (today + timedelta(days=1), today, today - timedelta(days=1)):
+        if reset_instant(day, reset.zone, reset.hour, late) <= now:
             return day.isoformat()
-    return (today - timedelta(days=1)).isoformat()
+    return (today - timedelta(days=2)).isoformat()
 
 
-def next_reset(now: datetime, reset: DailyReset) -> datetime:
+def next_reset(now: datetime, reset: DailyReset, late: float = 0.0) -> datetime:
     """The first reset instant after ``now`` (UTC)."""
-    day = date.fromisoformat(reset_day(now, reset)) + timedelta(days=1)
-    return reset_instant(day, reset.zone, reset.hour)
+    day = date.fromisoformat(reset_day(now, reset, late)) + timedelta(days=1)
+    return reset_instant(day, reset.zone, reset.hour, late)
+
+
+def trusted(clock: ResetClock) -> bool:
+    """Whether the account's own hour is known well enough to go by: twice seen, to a few hours."""
+    return clock.seen >= _JUMPS and clock.high - clock.low <= _WIDEST

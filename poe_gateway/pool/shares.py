@@ -13,6 +13,9 @@ from hashlib import blake2b
 _WHOLE = 8
 """Limits up to this are not split while there are at least twice as many accounts as processes."""
 
+STARVING = 100.0
+"""Pressure from which on processes take turns, in the order in which they began to wait."""
+
 
 def _weight(key: str, instance: str) -> bytes:
     return blake2b(f"{key}\x00{instance}".encode(), digest_size=8).digest()
@@ -45,5 +48,5 @@ def should_yield(mine_waiting: int, mine_held: int, their_pressure: float) -> bo
 
 
 def pressure(waiting: int, held: int) -> float:
-    """Waiting requests per slot held; a process that holds nothing weighs its requests hundredfold."""
-    return float(waiting * 100) if held == 0 else waiting / held
+    """Waiting requests per slot held; a process that holds nothing weighs its requests hundredfold: it starves."""
+    return waiting * STARVING if held == 0 else waiting / held

@@ -41,6 +41,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """The same for every spelling of the model."""
     targets: dict[str, str]
+    offers: frozenset[str] = frozenset()
+    """The offers of ``targets``."""
 
 
 class CatalogStore(Protocol):
@@ -115,7 +117,7 @@ class Catalog:
             raise ModelNotFound(
                 f"The model '{model[:200]}' does not exist or is not served by this pool.", param="model"
             )
-        return Plan(model=spelled or model, key=_key(model), targets=targets)
+        return Plan(model=spelled or model, key=_key(model), targets=targets, offers=frozenset(targets))
 
     def models(self, offers: Mapping[str, int]) -> list[Model]:
         """Every model that some account serves, each public name once, by name."""

@@ -202,14 +202,21 @@ class MongoAccountAdmin:
         max_balance: int | None = None,
         text: str | None = None,
         demo: bool | None = None,
+        labels: Sequence[str] = (),
+        priority: int | None = None,
     ) -> tuple[list[Account], int]:
         """Accounts of one page (numbered from 1) in order of creation, and how many there are on all pages.
 
         ``status``: any of the health states as of ``now``, and ``paused`` (the operator's intent, whatever the
-        health). ``text``: part of the name, in any case. An account whose balance nobody knows matches no balance
-        range.
+        health). ``text``: part of the name, in any case. ``labels``: all of them. An account whose balance nobody
+        knows matches no balance range.
         """
         wanted = _filter(status, now, provider, offer, min_balance, max_balance, text, demo)
+        if labels:
+            wanted["labels"] = {"$all": list(labels)}
+        if priority is not None:
+            # An account that was stored before there were priorities has none, which means 0.
+            wanted["priority"] = priority or {"$in": [0, None]}
         with guarded(5.0):
             total = await self._accounts.count_documents(wanted)
             found = self._accounts.find(wanted, BARE, batch_size=page_size + 1)

@@ -49,6 +49,8 @@ class MongoAccounts:
         self._sure = self._accounts.with_options(read_concern=ReadConcern("majority"))
         self._clock = clock
         self._seen: dict[str, int] = {}
+        self._buried: set[str] = set()
+        """Tombstones that were told already."""
         self._newest: datetime | None = None
         # On the monotonic clock: when ``_newest`` last moved, when the last poll began, when all was last compared.
         self._advanced = float("-inf")
@@ -88,6 +90,7 @@ class MongoAccounts:
         stale: list[str] = []
         removed: list[str] = []
         found: set[str] = set()
+        tombstones: set[str] = set()
         newest = self._newest
         with guarded(10.0):
             heads = self._sure.find(since, {"changed_at": 1, "rev": 1, "deleted": 1}, hint="changed", batch_size=5000)
@@ -96,7 +99,9 @@ class MongoAccounts:
                 if stamp is not None and (newest is None or stamp > newest):
                     newest = stamp
                 if head.get("deleted"):
-                    if self._seen.pop(key, None) is not None:
+                    tombstones.add(key)
+                    # Also what came and went between two looks: the pool may know it from an upsert of its own.
+                    if self._seen.pop(key, None) is not None or key not in self._buried:
                         removed.append(key)
                     continue
                 found.add(key)
@@ -108,7 +113,9 @@ class MongoAccounts:
             removed.extend(missing)
             for key in missing:
                 del self._seen[key]
+            self._buried.clear()
             self._recounted = self._clock.monotonic()
+        self._buried |= tombstones
         self._advance(newest)
         self._polled = began
         self._seen.update((key, account.rev) for key, account in stored.items())

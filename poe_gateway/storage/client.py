@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
@@ -150,6 +151,14 @@ async def ping(client: Client, seconds: float = 3.0) -> None:
     """Return when MongoDB answered. Raises StoreUnavailable or StoreRefused."""
     with guarded(seconds):
         await client.admin.command("ping")
+
+
+async def server_time(client: Client) -> datetime:
+    """The server's clock. Raises StoreUnavailable."""
+    with guarded():
+        hello = await client.admin.command("hello")
+    told: datetime = hello["localTime"]
+    return told if told.tzinfo is not None else told.replace(tzinfo=UTC)
 
 
 async def has_change_streams(client: Client) -> bool:

@@ -8,11 +8,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from poe_gateway.pool.shares import STARVING
+from poe_gateway.pool.store import TRIED_AFTER
+
 Pipeline = list[dict[str, Any]]
 
 FRESH_MS = 3000
 """A mark is believed for this long, on the database's clock."""
 _REMARK_MS = 1000
+_TURN_MS = 1500
+"""A starving process's turn is kept for this long after its last mark: it may be gone."""
+_ON_TRIAL = {
+    "$or": [
+        {"$eq": ["$health.trial", True]},
+        # Its rest is over (``serving``), and nobody has stored that yet.
+        {"$and": [{"$eq": ["$health.state", "cooldown"]}, {"$in": ["$health.cause", [str(c) for c in TRIED_AFTER]]}]},
+    ]
+}
 _GRANTS = {"$ifNull": ["$grants", []]}
 _WANTED = {"$ifNull": ["$wanted", []]}
 
@@ -36,10 +48,13 @@ def serving() -> dict[str, Any]:
 def taken(instance: str, *, hold: int, cap: int) -> Pipeline:
     """``instance`` gets up to ``hold`` slots, at most what others leave of ``cap``, never less than it has.
 
-    A stored ``max_inflight`` below ``cap`` wins: the asker had not heard of it. A satisfied mark of its own goes.
+    A stored ``max_inflight`` below ``cap`` wins: the asker had not heard of it. So does a trial: one slot in all.
+    Processes that starve take turns: for each that began to wait earlier, a slot is left. A satisfied mark of its own
+    goes.
     """
     own = _own(instance)
-    free = {"$subtract": [{"$min": [cap, {"$ifNull": ["$max_inflight", cap]}]}, {"$sum": "$$others.n"}]}
+    limit = {"$min": [cap, {"$ifNull": ["$max_inflight", cap]}, {"$cond": [_ON_TRIAL, 1, cap]}]}
+    free = {"$subtract": [limit, {"$add": [{"$sum": "$$others.n"}, {"$size": _before(instance)}]}]}
     granted = {"$max": [own, {"$min": [hold, free]}]}
     return [
         {
@@ -106,8 +121,11 @@ def removed(instances: list[str]) -> Pipeline:
 
 
 def marked(instance: str, pressure: float) -> Pipeline:
-    """``instance`` wants slots; its former mark is replaced unless it is quite new, stale marks go."""
-    mark = {"i": {"$literal": instance}, "p": pressure, "at": "$$NOW"}
+    """``instance`` wants slots; its former mark is replaced unless it is quite new, stale marks go.
+
+    ``since``: from when on it has wanted them without a break.
+    """
+    mark = {"i": {"$literal": instance}, "p": pressure, "at": "$$NOW", "since": _since(instance)}
     quite_new = _some(
         {
             "$filter": {
@@ -132,6 +150,43 @@ def others_marks(instance: str) -> Pipeline:
     """Stages that leave the documents with fresh marks of others, and of them only these marks."""
     fresh = {"$filter": {"input": _but(_WANTED, instance), "cond": {"$gt": ["$$this.at", _ago(FRESH_MS)]}}}
     return [{"$project": {"wanted": fresh}}, {"$match": {"wanted.0": {"$exists": True}}}]
+
+
+def holdings() -> Pipeline:
+    """Stages: of all documents with grants, ``{_id: process, documents, slots}``."""
+    return [
+        {"$match": {"grants.i": {"$exists": True}}},
+        {"$project": {"_id": 0, "grants": 1}},
+        {"$unwind": "$grants"},
+        {"$group": {"_id": "$grants.i", "documents": {"$sum": 1}, "slots": {"$sum": "$grants.n"}}},
+    ]
+
+
+def _since(instance: str) -> dict[str, Any]:
+    """From when on ``instance`` has wanted slots; now, when it has no fresh mark."""
+    mine = {
+        "$filter": {
+            "input": _WANTED,
+            "cond": {"$and": [{"$eq": ["$$this.i", {"$literal": instance}]}, {"$gt": ["$$this.at", _ago(FRESH_MS)]}]},
+        }
+    }
+    return {"$ifNull": [{"$min": {"$map": {"input": mine, "in": "$$this.since"}}}, "$$NOW"]}
+
+
+def _before(instance: str) -> dict[str, Any]:
+    """Marks of other processes that starve and whose turn is before that of ``instance``."""
+    return {
+        "$filter": {
+            "input": _but(_WANTED, instance),
+            "cond": {
+                "$and": [
+                    {"$gte": ["$$this.p", STARVING]},
+                    {"$gt": ["$$this.at", _ago(_TURN_MS)]},
+                    {"$lt": ["$$this.since", _since(instance)]},
+                ]
+            },
+        }
+    }
 
 
 def _ago(milliseconds: int) -> dict[str, Any]:

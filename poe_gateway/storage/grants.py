@@ -1,12 +1,14 @@
 """Capacity grants in MongoDB: which process may use how many slots of which account.
 
-Where it is kept:
-- ``instances``: ``{_id, state: "live" | "dead", expires_at}``, one per process, on the database's clock.
-- in each account's document, and for the limit of the whole pool in ``pool``/``global``:
-  ``grants: [{i: process, n: slots}]``, ``wanted: [{i: process, p: pressure, at}]``, ``freed_at``.
+Where it is kept: in each account's document, and for the limit of the whole pool in ``pool``/``global``:
+``grants: [{i: process, n: slots}]``, ``wanted: [{i: process, p: pressure, at}]``, ``freed_at``. Which processes there
+are: ``instances``.
 
 Why the limits hold: a grant is written by one conditional update of one document, which counts what all others hold
 in that same document. Nobody else is counted on, and a stale view can only make a process ask for too little.
+
+Why a frozen process is no danger: it may not renew or take, but what it holds stays until it is proven dead, leaves by
+itself, or is overdue (``pool.deaths``).
 
 Why no slot is lost: declaring a process dead comes first, then its grants are removed. A process that was declared
 dead while it took slots finds that out before it uses them (``take`` looks at its registration after writing) and
@@ -22,11 +24,13 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError
 from pymongo.read_concern import ReadConcern
 
-from poe_gateway.pool.store import GLOBAL, Ask, LeaseLost, Membership, Wanted
+from poe_gateway.pool.deaths import Nowhere, Places, Standing
+from poe_gateway.pool.store import GLOBAL, HOLD, Ask, Holding, LeaseLost, Membership, Wanted
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, Document, guarded
 from poe_gateway.storage.grant_updates import (
     given_back,
+    holdings,
     lapsed_marks_dropped,
     marked,
     others_marks,
@@ -34,10 +38,9 @@ from poe_gateway.storage.grant_updates import (
     serving,
     taken,
 )
-from poe_gateway.storage.leases import server_time
+from poe_gateway.storage.instances import Instances
 
 _MAJORITY = ReadConcern("majority")
-_LAPSED = {"$lte": ["$expires_at", "$$NOW"]}
 _SWEEP_EVERY = 5
 _LONG = 30.0
 """Seconds for what may touch every account."""
@@ -46,50 +49,30 @@ _LONG = 30.0
 class MongoGrants:
     """GrantStore over MongoDB. All methods raise StoreUnavailable."""
 
-    def __init__(self, db: Database) -> None:
-        self._instances = db[schema.INSTANCES]
+    def __init__(self, db: Database, places: Places | None = None) -> None:
+        self._instances = Instances(db, places or Nowhere())
         self._accounts = db[schema.ACCOUNTS]
         self._pool = db[schema.POOL]
         # What a process believes to hold must outlive a change of primary.
         self._sure_accounts = self._accounts.with_options(read_concern=_MAJORITY)
         self._sure_pool = self._pool.with_options(read_concern=_MAJORITY)
-        self._sure_instances = self._instances.with_options(read_concern=_MAJORITY)
         self._rounds = 0
 
     # Registration.
 
     async def join(self, instance: str, lifetime: float) -> Membership:
-        """Register. Raises LeaseLost for a name that was declared dead."""
+        """See GrantStore. Raises LeaseLost."""
         with guarded():
-            try:
-                await self._instances.update_one(
-                    {"_id": instance, "state": "live"},
-                    [{"$set": {"state": "live", "expires_at": server_time(lifetime)}}],
-                    upsert=True,
-                )
-            except DuplicateKeyError:
-                raise LeaseLost from None
-            return await self._membership()
+            return await self._instances.join(instance, lifetime)
 
     async def renew(self, instance: str, lifetime: float) -> Membership:
-        """Stay alive; a lapsed process may, as long as nobody declared it dead. Raises LeaseLost."""
+        """See GrantStore. Raises LeaseLost."""
         with guarded():
-            result = await self._instances.update_one(
-                {"_id": instance, "state": "live"}, [{"$set": {"expires_at": server_time(lifetime)}}]
-            )
-            if result.matched_count == 0:
-                raise LeaseLost
-            return await self._membership()
-
-    async def _membership(self) -> Membership:
-        live = self._instances.find(
-            {"state": "live", "$expr": {"$gt": ["$expires_at", "$$NOW"]}}, projection={"_id": 1}
-        )
-        return Membership(live=tuple(sorted([str(each["_id"]) async for each in live])))
+            return await self._instances.renew(instance, lifetime)
 
     async def leave(self, instance: str) -> None:
         with guarded():
-            await self._instances.update_one({"_id": instance}, {"$set": {"state": "dead"}})
+            await self._instances.declare_dead(instance)
         with guarded(_LONG):
             await self._bury([instance])
 
@@ -111,8 +94,10 @@ class MongoGrants:
                 await self._accounts.update_many(
                     {"_id": _among(keys), **serving()}, taken(instance, hold=hold, cap=cap)
                 )
-            if await self._sure_instances.find_one({"_id": instance, "state": "live"}, projection={"_id": 1}) is None:
-                await self._bury([instance])
+            standing = await self._instances.standing(instance)
+            if standing is not Standing.LIVE:
+                if standing is not Standing.FROZEN:  # else what it held before may be in use still: all is withheld
+                    await self._bury([instance])
                 raise LeaseLost
             held.update(await self._held(instance, [ask.key for ask in asks]))
         return held
@@ -178,20 +163,11 @@ class MongoGrants:
 
     # The dead.
 
-    async def reclaim(self) -> int:
+    async def reclaim(self, hold: float = HOLD, *, only_proven: bool = False) -> int:
         """See GrantStore. Every fifth call also looks for grants of unknown processes and for stale marks."""
         self._rounds += 1
-        declared: list[str] = []
         with guarded():
-            found = await self._instances.find({"$or": [{"state": "dead"}, {"$expr": _LAPSED}]}).to_list()
-            # Those who are called dead already: their undertaker died on the way, or is at it.
-            dead = [str(each["_id"]) for each in found if each["state"] == "dead"]
-            for name in [str(each["_id"]) for each in found if each["state"] == "live"]:
-                result = await self._instances.update_one(
-                    {"_id": name, "state": "live", "$expr": _LAPSED}, {"$set": {"state": "dead"}}
-                )
-                if result.matched_count:  # else it renewed after all, or somebody else was first
-                    declared.append(name)
+            declared, dead = await self._instances.judge(hold, only_proven=only_proven)
         with guarded(_LONG):
             if dead or declared:
                 await self._bury(dead + declared)
@@ -202,7 +178,7 @@ class MongoGrants:
     async def _bury(self, instances: list[str]) -> None:
         """Free what dead processes hold, then forget them. Each process's name is used only once."""
         await self._free(instances)
-        await self._instances.delete_many({"_id": {"$in": instances}, "state": "dead"})
+        await self._instances.forget_dead(instances)
 
     async def _free(self, instances: list[str]) -> None:
         update = removed(instances)
@@ -213,7 +189,7 @@ class MongoGrants:
 
     async def _sweep(self) -> None:
         """Grants of processes that are not registered. The registrations are read last: they precede grants."""
-        known = await self._registered()
+        known = await self._instances.names()
         gaps = zip(["", *known], [*known, None], strict=True)
         holders: set[str] = set()
         between: list[dict[str, Any]] = [
@@ -226,15 +202,27 @@ class MongoGrants:
         whole = await self._pool.find_one({"_id": GLOBAL}, {"grants.i": 1})
         if whole is not None:
             holders.update(each["i"] for each in whole.get("grants", ()))
-        if holders - set(known) and (unknown := sorted(holders - set(await self._registered()))):
+        if holders - set(known) and (unknown := sorted(holders - set(await self._instances.names()))):
             await self._free(unknown)
         await self._accounts.update_many(
             {"wanted.i": {"$exists": True}}, lapsed_marks_dropped(), hint="wanted_by"
         )  # fmt: skip
         await self._pool.update_one({"_id": GLOBAL}, lapsed_marks_dropped())
 
-    async def _registered(self) -> list[str]:
-        return sorted([str(each["_id"]) async for each in self._sure_instances.find({}, {"_id": 1})])
+    # For operators.
+
+    async def held_by(self) -> dict[str, Holding]:
+        """See GrantStore. One walk through all grants, in the database."""
+        with guarded():
+            found = await self._instances.overview()
+            accounts = await (await self._accounts.aggregate(holdings(), hint="granted_to")).to_list()
+            whole = await (await self._pool.aggregate([{"$match": {"_id": GLOBAL}}, *holdings()])).to_list()
+        for each in accounts:
+            holding = found.setdefault(each["_id"], _of_nobody())
+            holding["accounts"], holding["slots"] = int(each["documents"]), int(each["slots"])
+        for each in whole:
+            found.setdefault(each["_id"], _of_nobody())["global"] = int(each["slots"])
+        return found
 
 
 def _among(keys: Sequence[str]) -> Any:
@@ -244,3 +232,16 @@ def _among(keys: Sequence[str]) -> Any:
 def _as_wanted(document: Document) -> Wanted:
     strongest = max(document["wanted"], key=lambda mark: (mark["p"], mark["i"]))
     return Wanted(key=document["_id"], by=strongest["i"], pressure=float(strongest["p"]))
+
+
+def _of_nobody() -> Holding:
+    """Of a process that is not registered any more."""
+    return {
+        "place": None,
+        "pid": None,
+        "state": str(Standing.DEAD),
+        "expires_in": None,
+        "accounts": 0,
+        "slots": 0,
+        "global": 0,
+    }

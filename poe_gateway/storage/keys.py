@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
-from poe_gateway.auth.keys import ServiceKey
+from poe_gateway.auth.keys import KeyTerms, ServiceKey
 from poe_gateway.clock import Clock
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, Document, guarded
-from poe_gateway.storage.codec import from_document, to_document
+from poe_gateway.storage.codec import from_document, storable, to_document
 
 _OVERLAP = timedelta(seconds=3)
 _RELOAD = 60.0
@@ -79,4 +79,15 @@ class MongoKeys:
             )
             if document is None:
                 document = await self._keys.find_one({"_id": key_id})
+        return None if document is None else from_document(ServiceKey, document)
+
+    async def change(self, key_id: str, terms: KeyTerms) -> ServiceKey | None:
+        """See KeyStore."""
+        update: Document = {"$currentDate": {"changed_at": True}}
+        if given := terms.given():
+            update["$set"] = storable(given)
+        with guarded():
+            document = await self._keys.find_one_and_update(
+                {"_id": key_id}, update, return_document=ReturnDocument.AFTER
+            )
         return None if document is None else from_document(ServiceKey, document)

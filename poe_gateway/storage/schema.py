@@ -1,18 +1,20 @@
 """Collections and indexes as data: what a database of this version looks like.
 
-``VERSION`` is the number of the newest migration. Whoever changes ``INDEXES`` adds a migration; a test proves that
-all migrations in a row end up here.
+``VERSION`` is the number of the newest migration. Whoever changes ``INDEXES``, ``COLLECTIONS`` or ``CAPPED`` adds a
+migration; a test proves that all migrations in a row end up here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from pymongo.errors import OperationFailure
 
 from poe_gateway.storage.client import Database, Document, guarded
 
-VERSION = 1
+VERSION = 2
 
 ACCOUNTS = "accounts"
 CREDENTIALS = "credentials"
@@ -24,10 +26,21 @@ CATALOG = "catalog"
 LEASES = "leases"
 DUTIES = "duties"
 META = "meta"
+DECISIONS = "decisions"
+ACCOUNT_HISTORY = "account_history"
+PRICES = "prices"
+USAGE_HOURS = "usage_hours"
 
 COLLECTIONS = (
     ACCOUNTS, CREDENTIALS, POOL, INSTANCES, SERVICE_KEYS, SESSIONS, CATALOG, LEASES, DUTIES, META,
+    DECISIONS, ACCOUNT_HISTORY, PRICES, USAGE_HOURS,
 )  # fmt: skip
+
+CAPPED: Mapping[str, int] = {DECISIONS: 64}
+"""Collections of a fixed size, in megabytes as they are made: the oldest documents make room for new ones."""
+_MEGABYTE = 1024 * 1024
+_NOT_SUPPORTED = frozenset({13, 59, 72, 40415})
+"""Codes of a server that knows no such option (before 6.0), or does not let us use it."""
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -77,29 +90,72 @@ INDEXES = (
     Index(SERVICE_KEYS, "changed", (("changed_at", 1),)),
     Index(SESSIONS, "expiry", (("expires_at", 1),), expire_after=0),
     Index(SESSIONS, "account", (("account_id", 1),)),
+    Index(DECISIONS, "request", (("request_id", 1),)),
+    Index(DECISIONS, "moment", (("at", 1), ("_id", 1))),
+    Index(ACCOUNT_HISTORY, "account", (("account_id", 1), ("at", -1))),
+    # Each entry carries its own end, so that a change of the setting needs no change of the index.
+    Index(ACCOUNT_HISTORY, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(USAGE_HOURS, "expiry", (("hour", 1),), expire_after=14 * 86_400),
 )
 
 
-async def create(db: Database, indexes: tuple[Index, ...] = INDEXES, names: tuple[str, ...] = COLLECTIONS) -> None:
-    """Make the collections and indexes that are missing. Idempotent. Raises StoreUnavailable."""
+async def create(
+    db: Database,
+    indexes: tuple[Index, ...] = INDEXES,
+    names: tuple[str, ...] = COLLECTIONS,
+    capped: Mapping[str, int] = CAPPED,
+) -> None:
+    """Make the collections and indexes that are missing. Idempotent. Raises StoreUnavailable.
+
+    One that should have a fixed size and has not (it was restored without its options) gets it.
+    """
     with guarded(120.0):
-        there = set(await db.list_collection_names())
+        there = await _collections(db)
         for name in names:
+            fixed: Document = {"capped": True, "size": capped[name] * _MEGABYTE} if name in capped else {}
             if name not in there:
-                await db.create_collection(name, check_exists=False)
+                await db.create_collection(name, check_exists=False, **fixed)
+            elif fixed and not there[name].get("capped"):
+                await db.command("convertToCapped", name, size=fixed["size"])
         for index in indexes:
             await db[index.collection].create_index(list(index.keys), name=index.name, **index.options())
+
+
+async def ensure_capped(db: Database, megabytes: int, name: str = DECISIONS) -> bool:
+    """Give a collection of fixed size another size; one that shrinks loses its oldest documents with the next write.
+
+    False where the database keeps the old size: it is older than 6.0, or this user may not run ``collMod``. Raises
+    StoreUnavailable.
+    """
+    with guarded(30.0):
+        options = (await _collections(db)).get(name, {})
+        if options.get("size") == megabytes * _MEGABYTE:
+            return True
+        try:
+            await db.command("collMod", name, cappedSize=megabytes * _MEGABYTE)
+        except OperationFailure as error:
+            if error.code in _NOT_SUPPORTED:
+                return False
+            raise
+    return True
+
+
+async def _collections(db: Database) -> dict[str, Document]:
+    """Options by name."""
+    return {str(each["name"]): dict(each.get("options", {})) async for each in await db.list_collections()}
 
 
 async def differences(db: Database) -> list[str]:
     """What the database lacks or has otherwise than here, one sentence each; empty when all is well."""
     found: list[str] = []
     with guarded():
-        there = set(await db.list_collection_names())
+        there = await _collections(db)
         for name in COLLECTIONS:
             if name not in there:
                 found.append(f"collection {name} is missing")
                 continue
+            if bool(there[name].get("capped")) != (name in CAPPED):
+                found.append(f"collection {name} {'has no' if name in CAPPED else 'has a'} fixed size")
             actual = await db[name].index_information()
             wanted = {index.name: index for index in INDEXES if index.collection == name}
             for index in wanted.values():

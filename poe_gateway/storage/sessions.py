@@ -42,6 +42,12 @@ class MongoSessions:
         with guarded(5.0):
             await self._sessions.delete_one({"_id": session})
 
-    async def drop_account(self, account_id: str) -> None:
+    async def drop_account(self, account_id: str) -> int:
         with guarded():
-            await self._sessions.delete_many({"account_id": account_id})
+            result = await self._sessions.delete_many({"account_id": account_id})
+        return result.deleted_count
+
+    async def drop_all(self) -> int:
+        with guarded(30.0):
+            result = await self._sessions.delete_many({})
+        return result.deleted_count

@@ -13,6 +13,9 @@ from typing import Any, Literal
 import msgspec
 
 WaitResult = Literal["leased", "timeout", "refused", "cancelled"]
+AlertKind = Literal[
+    "incident_opened", "incident_closed", "foreign_spend", "price_changed", "clock_skew", "body_quarantined"
+]
 
 
 class AttemptFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -134,6 +137,15 @@ class LoopLag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     seconds: float
 
 
+class Alert(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something that the operator should look at, told once when it begins (and once when it ends)."""
+
+    kind: AlertKind
+    message: str
+    account_id: str | None = None
+    fields: dict[str, Any] = {}
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Anything else that an operator should read."""
 
@@ -152,5 +164,6 @@ Event = (
     | DutyFinished
     | PoolSnapshot
     | LoopLag
+    | Alert
     | Notice
 )

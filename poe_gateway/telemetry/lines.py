@@ -8,6 +8,7 @@ import msgspec
 
 from poe_gateway.telemetry.events import (
     AccountChanged,
+    Alert,
     AttemptFinished,
     DutyFinished,
     Event,
@@ -48,6 +49,12 @@ class LogListener:
             fields = {name: value for name, value in record.fields.items() if name != "event"}
             getattr(self._log, record.level)(record.message, **fields)
             return
+        if isinstance(record, Alert):
+            told = {name: value for name, value in record.fields.items() if name not in ("event", "kind")}
+            if record.account_id is not None:
+                told["account_id"] = record.account_id
+            self._log.warning(record.message, kind=record.kind, **told)
+            return
         level = level_of(record)
         if not self._log.is_enabled_for(_NUMBERS[level]):
             return
@@ -66,7 +73,7 @@ def level_of(record: Event) -> str:
             return "warning" if record.new_state in _BAD_STATES else "info"
         case DutyFinished():
             return "info" if record.ok else "error"
-        case LeaseLost():
+        case LeaseLost() | Alert():
             return "warning"
         case Notice():
             return record.level

@@ -26,6 +26,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from poe_gateway.telemetry.events import (
     AccountChanged,
+    Alert,
     AttemptFinished,
     DutyFinished,
     Event,
@@ -136,6 +137,7 @@ class Metrics:
         self._grants = counter("grant_changes_total", "Times that this process got or gave slots.", "direction")
         self._duties = counter("duties_total", "Scheduled duties that ran.", "name", "ok")
         self._lag = histogram("event_loop_lag_seconds", "How late the event loop woke a timer.", _LAGS)
+        self._alerts = counter("alerts_total", "Things that the operator should look at.", "kind")
         self._notices = counter("notices_total", "Notices to the operator.", "level")
         gauge("build_info", "Always 1; the version as a label.", "mostrecent", "version")(version).set(1)
 
@@ -155,6 +157,7 @@ class Metrics:
             LeaseLost: lambda record: self._lost().inc(record.slots),
             DutyFinished: lambda record: self._duties(self._duty(record.name), _flag(record.ok)).inc(),
             LoopLag: lambda record: self._lag().observe(record.seconds),
+            Alert: lambda record: self._alerts(record.kind).inc(),
             Notice: lambda record: self._notices(record.level).inc(),
         }
 

@@ -7,14 +7,12 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from msgspec.structs import replace
-
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.accounts.memory import MemoryBook
 from poe_gateway.accounts.visits import Visitor
 from poe_gateway.auth.keyring import KeyRing
-from poe_gateway.auth.keys import ServiceKey
+from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.clock import Ids
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
@@ -62,29 +60,6 @@ class MemoryListings:
 
     async def drop(self, offer: str) -> None:
         self.listings.pop(offer, None)
-
-
-class MemoryKeys:
-    """KeyStore."""
-
-    def __init__(self) -> None:
-        self.keys: dict[str, ServiceKey] = {}
-
-    async def load(self) -> list[ServiceKey]:
-        return list(self.keys.values())
-
-    changes = load
-
-    async def add(self, key: ServiceKey) -> bool:
-        self.keys[key.id] = key
-        return True
-
-    async def revoke(self, key_id: str, at: datetime) -> ServiceKey | None:
-        key = self.keys.get(key_id)
-        if key is None:
-            return None
-        self.keys[key_id] = replace(key, enabled=False, revoked_at=key.revoked_at or at)
-        return self.keys[key_id]
 
 
 class House:

@@ -7,14 +7,18 @@ import asyncio
 import pytest
 from msgspec.structs import replace
 
+from poe_gateway.accounts.bulk import SHOWN, AccountFilter, BulkChange
+from poe_gateway.accounts.memory import MemoryBook
+from poe_gateway.accounts.terms import Terms
 from poe_gateway.accounts.visits import AccountNotFound, SetAside, Unreadable
 from poe_gateway.errors import InvalidRequest
-from poe_gateway.pool.account import Cause, Health, Intent, State
+from poe_gateway.pool.account import Account, Cause, Health, Intent, State
+from poe_gateway.pool.memory import MemoryHub
 from poe_gateway.pool.outcome import Challenged, Transient
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.pool.transitions import Settled
 from poe_gateway.vault import Vault, new_key
-from tests.accounts.support import House
+from tests.accounts.support import HandClock, House
 
 CANARY = "canary-9f2c-secret-value"
 
@@ -30,14 +34,130 @@ async def test_a_new_account_is_active_sealed_and_known_to_the_pool() -> None:
 
 async def test_upsert_is_idempotent_by_name_in_any_case_and_replaces_the_whole_document() -> None:
     house = House()
-    first, _ = await house.desk.upsert("mock", "One", {"points": 50, "price": 2}, max_inflight=3)
+    first, _ = await house.desk.upsert("mock", "One", {"points": 50, "price": 2}, terms=Terms(max_inflight=3))
     second, created = await house.desk.upsert("mock", " oNE ", {"price": 5})
     assert not created and second.id == first.id and len(house.hub.accounts) == 1
     assert house.vault.open(house.book.sealed[second.id, second.credential_rev]) == {"price": 5}
     assert second.credential_rev > first.credential_rev
     assert second.max_inflight == 3 and not second.metered
-    third, _ = await house.desk.upsert("mock", "one", {}, max_inflight=None)
+    third, _ = await house.desk.upsert("mock", "one", {}, terms=Terms(max_inflight=None))
     assert third.max_inflight is None and house.resized == 1
+
+
+async def test_upsert_keeps_the_terms_that_it_does_not_give() -> None:
+    house = House()
+    terms = Terms(priority=5, weight=3, labels=("eu", "paid"), keep_percent=20, max_inflight=4)
+    account, _ = await house.desk.upsert("mock", "one", {}, terms=terms)
+    assert terms.on(account) == account and house.resized == 0, "a new account takes nothing from anybody"
+    again, _ = await house.desk.upsert("mock", "one", {"points": 1}, terms=Terms(weight=9))
+    assert Terms(priority=5, weight=9, labels=("eu", "paid"), keep_percent=20, max_inflight=4).on(again) == again
+    assert again.credential_rev > account.credential_rev and house.resized == 0
+    await house.desk.upsert("mock", "one", {}, terms=Terms(max_inflight=4))
+    assert house.resized == 0, "the same limit as before"
+
+
+async def test_new_terms_are_stored_in_force_and_touch_nothing_else() -> None:
+    house = House()
+    account = await house.add("one", points=50)
+    house.edit(account.id, lambda a: replace(a, health=Health(state=State.INVALID, cause=Cause.CHALLENGED), strikes=2))
+    before = house.now(account.id)
+    house.clock.pass_(seconds=5)
+    after = await house.desk.set_terms(account.id, Terms(priority=-7, labels=("eu",)))
+    assert after == replace(before, priority=-7, labels=("eu",), updated_at=house.clock.now(), rev=before.rev + 1)
+    assert house.hub.accounts[account.id] == house.now(account.id) == after
+    assert house.resized == 0
+    house.clock.pass_(seconds=5)
+    assert await house.desk.set_terms(account.id, Terms(priority=-7, labels=("eu",))) == after, "twice is once"
+    assert (await house.desk.set_terms(account.id, Terms(max_inflight=9))).max_inflight == 9
+    assert house.resized == 1
+    with pytest.raises(AccountNotFound):
+        await house.desk.set_terms("acct_nobody", Terms(weight=2))
+
+
+async def test_new_terms_are_followed_by_other_processes() -> None:
+    house = House()
+    account = await house.add("one")
+    other = House(hub=house.hub, clock=house.clock, book=house.book, vault=house.vault)
+    other.broker.accept(await other.store.load())
+    await house.desk.set_terms(account.id, Terms(priority=4, labels=("eu",), keep_percent=10))
+    other.broker.accept((await other.store.changes()).stored)
+    seen = other.now(account.id)
+    assert (seen.priority, seen.labels, seen.keep_percent) == (4, ("eu",), 10)
+
+
+async def test_many_accounts_get_new_terms_at_once() -> None:
+    house = House()
+    accounts = sorted([await house.add(f"a{n}") for n in range(6)], key=lambda account: account.id)
+    for account in accounts[:4]:
+        await house.desk.set_terms(account.id, Terms(labels=("eu", "trial")))
+    await house.desk.pause(accounts[1].id)
+    await house.desk.set_terms(accounts[0].id, Terms(priority=3))
+    chosen = AccountFilter(labels=("eu",), provider="mock", status=("active",))
+    stored = dict(house.hub.accounts)
+    rehearsed = await house.desk.set_terms_of(chosen, Terms(priority=3), dry_run=True)
+    ids = tuple(account.id for account in accounts[1:4])
+    assert rehearsed == BulkChange(matched=4, changed=3, ids=ids)
+    assert house.hub.accounts == stored, "nothing was changed"
+    assert await house.desk.set_terms_of(chosen, Terms(priority=3)) == rehearsed
+    assert [house.hub.accounts[account.id].priority for account in accounts] == [3, 3, 3, 3, 0, 0]
+    assert [house.now(account.id).priority for account in accounts] == [3, 3, 3, 3, 0, 0]
+    assert await house.desk.set_terms_of(chosen, Terms(priority=3)) == BulkChange(matched=4, changed=0, ids=())
+    paused = await house.desk.set_terms_of(AccountFilter(status=("paused",)), Terms(weight=2))
+    assert paused.ids == (accounts[1].id,)
+    nobody = AccountFilter(labels=("eu", "nothing"))
+    assert await house.desk.set_terms_of(nobody, Terms(weight=2)) == BulkChange(matched=0, changed=0, ids=())
+    assert house.resized == 0
+
+
+async def test_limits_of_many_are_told_once_and_few_ids_are_named() -> None:
+    house = House()
+    for n in range(1_203):
+        house.hub.put(Account(id=f"acct_{n:04}", provider="mock", name=f"a{n}", offer="mock"))
+    done = await house.desk.set_terms_of(AccountFilter(), Terms(max_inflight=3))
+    assert (done.matched, done.changed, len(done.ids), house.resized) == (1_203, 1_203, SHOWN, 1)
+    assert {account.max_inflight for account in house.hub.accounts.values()} == {3}
+
+
+class Shrinking(MemoryBook):
+    """While its pages are read, the first account is deleted: what follows moves up by one."""
+
+    async def page(self, page: int, page_size: int, **filters: object) -> tuple[list[Account], int]:  # type: ignore[override]
+        answer = await super().page(page, page_size, **filters)  # type: ignore[arg-type]
+        if page == 1 and "acct_0000" in self._hub.accounts:
+            self._hub.delete("acct_0000")
+        return answer
+
+
+async def test_an_account_that_goes_while_pages_are_read_hides_no_other() -> None:
+    clock = HandClock()
+    hub = MemoryHub(clock)
+    house = House(clock=clock, hub=hub, book=Shrinking(hub))
+    for n in range(1_001):
+        hub.put(Account(id=f"acct_{n:04}", provider="mock", name=f"a{n}", offer="mock"))
+    done = await house.desk.set_terms_of(AccountFilter(), Terms(weight=5))
+    assert done.changed == 1_000 and {account.weight for account in hub.accounts.values()} == {5}
+
+
+async def test_a_failure_in_the_middle_of_many_may_be_repeated() -> None:
+    house = House()
+    for n in range(250):
+        house.hub.put(Account(id=f"acct_{n:04}", provider="mock", name=f"a{n}", offer="mock"))
+    calls = 0
+    change = house.store.change
+
+    async def failing(steps: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise StoreUnavailable
+        return await change(steps)  # type: ignore[arg-type]
+
+    house.store.change = failing  # type: ignore[method-assign, assignment]
+    with pytest.raises(StoreUnavailable):
+        await house.desk.set_terms_of(AccountFilter(), Terms(max_inflight=3))
+    assert house.resized == 1, "what was changed counts"
+    done = await house.desk.set_terms_of(AccountFilter(), Terms(max_inflight=3))
+    assert (done.matched, done.changed) == (250, 150)
 
 
 async def test_many_upserts_of_one_name_at_once_make_one_account() -> None:
@@ -257,3 +377,40 @@ async def test_transient_is_not_a_use() -> None:
     report = await house.desk.test(account.id)
     assert report.outcome == Transient.__name__ and report.step == "balance"
     assert report.account.error_count == 1 and report.account.last_used_at is None
+
+
+class Slow(MemoryBook):
+    """While an answer of ``get`` is on its way, ``house`` deletes the account; once, when ``deletes`` is set."""
+
+    house: House
+    deletes = False
+
+    async def get(self, account_id: str) -> Account | None:
+        found = await super().get(account_id)
+        if found is not None and self.deletes:
+            self.deletes = False
+            await self.house.desk.delete(account_id)
+        return found
+
+
+async def test_an_account_that_is_deleted_while_it_is_looked_up_does_not_come_back() -> None:
+    clock = HandClock()
+    hub = MemoryHub(clock)
+    book = Slow(hub)
+    here = House(clock=clock, hub=hub, book=book)
+    account = await here.add("one")
+    there = House(clock=clock, hub=hub, book=book, vault=here.vault)  # does not follow the account yet
+    book.house, book.deletes = there, True
+    with pytest.raises(AccountNotFound):
+        await there.visitor.visit(account.id, lambda upstream, ref: upstream.probe(ref), evidence="test")
+    assert there.broker.account(account.id) is None and not there.broker.seats
+    assert there.calls(account.id, "probe") == 0
+
+
+async def test_a_look_takes_no_account_into_the_pool() -> None:
+    house = House()
+    account = await house.add("one")
+    other = House(hub=house.hub, clock=house.clock, book=house.book, vault=house.vault)
+    assert (await other.desk.get(account.id)).id == account.id
+    assert not other.broker.seats
+    assert (await other.desk.test(account.id)).ok and other.broker.account(account.id) is not None

@@ -86,6 +86,30 @@ def test_accounts_from_adding_to_deleting(run: Run, tmp_path: Path) -> None:
     assert "no such account" in run("accounts", "show", account["id"], code=1).output
 
 
+def test_terms_of_an_account(run: Run) -> None:
+    run("accounts", "add", "--provider", "mock", "--name", "Terms", "-c", "points=7")
+    given = ("--priority", "5", "--weight", "2", "--label", "EU", "--label", "paid", "--keep-percent", "30")
+    shown = run("accounts", "set", "terms", *given, "--max-inflight", "4").stdout
+    assert "eu paid" in shown
+    account = json.loads(run("accounts", "show", "terms", "--json").stdout)
+    assert (account["priority"], account["weight"], account["labels"]) == (5, 2, ["eu", "paid"])
+    assert (account["keep_percent"], account["max_inflight"]) == (30, 4)
+    [row] = [line for line in run("accounts", "list", "--q", "Terms").stdout.splitlines() if "Terms" in line]
+    assert "5  " in row and "eu paid" in row
+    found = ("accounts", "list", "--label", "paid", "--label", "eu", "--priority", "5", "--json")
+    assert [each["id"] for each in json.loads(run(*found).stdout)["data"]] == [account["id"]]
+    assert json.loads(run("accounts", "list", "--label", "nothing", "--json").stdout)["total"] == 0
+    again = json.loads(run("accounts", "set", account["id"], "--priority", "-5", "--json").stdout)
+    assert again["priority"] == -5 and again["labels"] == ["eu", "paid"] and again["max_inflight"] == 4
+    bare = json.loads(run("accounts", "set", "terms", "--no-labels", "--no-max-inflight", "--json").stdout)
+    assert bare["labels"] == [] and bare["max_inflight"] is None and bare["weight"] == 2
+    assert "Nothing to change" in run("accounts", "set", "terms", code=2).output
+    assert "exclude each other" in run("accounts", "set", "terms", "--label", "x", "--no-labels", code=2).output
+    assert "labels" in run("accounts", "set", "terms", "--label", "a b", code=1).output
+    assert "1001" in run("accounts", "set", "terms", "--priority", "1001", code=2).output
+    assert "no account called" in run("accounts", "set", "nobody", "--weight", "2", code=1).output
+
+
 def test_accounts_from_files_and_typed_fields(run: Run, tmp_path: Path) -> None:
     (tmp_path / "cookie").write_text(f"{CANARY}\n")
     run("accounts", "add", "--email", "file@example.com", "-c", "poe_p_b=@cookie")
@@ -133,6 +157,26 @@ def test_keys(run: Run, desk: Desk) -> None:
     assert "is revoked" in run("keys", "revoke", "app").stdout
     assert desk.house.keyring.known(made.stdout.strip()) is None
     assert "no such key" in run("keys", "revoke", "app", code=1).output
+
+
+def test_terms_of_a_key(run: Run, desk: Desk) -> None:
+    text = run("keys", "create", "dear", "--priority", "5", "--weight", "3", "--label", "EU").stdout.strip()
+    known = desk.house.keyring.known(text)
+    assert known is not None and (known.priority, known.weight, known.labels) == (5, 3, ("eu",))
+    changed = json.loads(
+        run("keys", "set", "dear", "--without", "trial", "--provider", "mock", "--name", "dearer", "--json").stdout
+    )
+    assert (changed["name"], changed["providers"], changed["labels"]) == ("dearer", ["mock"], ["eu"])
+    [row] = [line for line in run("keys", "list").stdout.splitlines() if "dearer" in line]
+    assert "provider=mock label=eu without=trial" in row
+    assert "  all  " in run("keys", "set", "dearer", "--all-accounts").stdout
+    known = desk.house.keyring.known(text)
+    assert known is not None and (known.name, known.weight, known.labels, known.without) == ("dearer", 3, (), ())
+    only = json.loads(run("keys", "set", "dearer", "--all-accounts", "--label", "us", "--json").stdout)
+    assert only["labels"] == ["us"] and only["providers"] == []
+    assert "Nothing to change" in run("keys", "set", "dearer", code=2).output
+    assert "Unknown provider" in run("keys", "set", "dearer", "--provider", "nobody", code=1).output
+    assert "no such key" in run("keys", "set", "nobody", "--weight", "2", code=1).output
 
 
 def test_healthcheck(run: Run, desk: Desk) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from poe_gateway.pool.policy import PoolPolicy, Strategy
 from poe_gateway.settings import VARIABLES, Settings, SettingsError, load_settings
 from poe_gateway.vault import new_key
 
@@ -65,6 +66,19 @@ def test_defaults_are_those_of_the_quick_start(tmp_path: Path) -> None:
     assert (settings.serve.demo_pool, settings.serve.docs_enabled) == (False, True)
     assert (settings.log.level, settings.log.format) == ("info", "auto")
     assert schedule.revalidate_interval_seconds == 3600
+    assert (pool.strategy, pool.model_strategies) == ("balanced", ())
+    assert (pool.cooldown_max_seconds, pool.retry_after_max_seconds) == (1800, 1800)
+    assert (pool.hold_back_seconds, pool.queue_notice_seconds) == (0.05, 2)
+    assert (settings.session.prefix_affinity, settings.session.max_requests) == (True, 200)
+    assert settings.session.max_seconds == 3600
+    assert (settings.explain.decisions_store_mb, settings.explain.history_days) == (64, 30)
+
+
+def test_defaults_of_the_pool_are_those_of_its_policy(tmp_path: Path) -> None:
+    pool, policy = load(tmp_path).pool, PoolPolicy()
+    assert (pool.cooldown_seconds, pool.cooldown_max_seconds) == (policy.cooldown, policy.cooldown_cap)
+    assert pool.retry_after_max_seconds == policy.retry_after_cap
+    assert pool.strategy == policy.strategy.value
 
 
 def test_the_process_environment_wins_over_the_file(tmp_path: Path) -> None:
@@ -208,7 +222,19 @@ BAD_VALUES = [
     ("MAX_INFLIGHT_PER_ACCOUNT", "2.5"),
     ("GLOBAL_INFLIGHT_LIMIT", "0"),
     ("DEPLETED_THRESHOLD", "-1"),
+    ("POOL_STRATEGY", "random"),
+    ("POOL_STRATEGY", "fill first"),
+    ("MODEL_STRATEGIES", "gpt-4o"),
+    ("MODEL_STRATEGIES", "=single"),
+    ("MODEL_STRATEGIES", "two words=single"),
+    ("MODEL_STRATEGIES", "gpt-4o=best"),
+    ("MODEL_STRATEGIES", "gpt-*=single,GPT-*=balanced"),
     ("COOLDOWN_SECONDS", "nan"),
+    ("COOLDOWN_MAX_SECONDS", "-1"),
+    ("RETRY_AFTER_MAX_SECONDS", "0"),
+    ("HOLD_BACK_MS", "2001"),
+    ("HOLD_BACK_MS", "-1"),
+    ("QUEUE_NOTICE_SECONDS", "-0.5"),
     ("COOLDOWN_SECONDS", "inf"),
     ("ACQUIRE_TIMEOUT_SECONDS", "-1"),
     ("QUEUE_LIMIT", "-1"),
@@ -222,6 +248,12 @@ BAD_VALUES = [
     ("PREWARM_ACCOUNT_TIMEOUT_SECONDS", "0"),
     ("SESSION_AFFINITY", "sticky"),
     ("SESSION_TTL_SECONDS", "0"),
+    ("PREFIX_AFFINITY", "sometimes"),
+    ("AFFINITY_MAX_REQUESTS", "0"),
+    ("AFFINITY_MAX_SECONDS", "0"),
+    ("DECISIONS_STORE_MB", "10001"),
+    ("DECISIONS_STORE_MB", "0.5"),
+    ("ACCOUNT_HISTORY_DAYS", "0"),
     ("GATEWAY_HOST", "http://x"),
     ("GATEWAY_PORT", "65536"),
     ("GATEWAY_WORKERS", "0"),
@@ -296,6 +328,33 @@ def test_a_threshold_above_the_daily_points_would_starve_the_pool(tmp_path: Path
     assert "DEPLETED_THRESHOLD (5000) is above DAILY_RESET_POINT_BALANCE (3000)" in message
 
 
+def test_rests_cannot_have_a_longest_below_their_first(tmp_path: Path) -> None:
+    message = refusal(tmp_path, {**REQUIRED, "COOLDOWN_SECONDS": "3600"})
+    assert "COOLDOWN_MAX_SECONDS (1800) is below COOLDOWN_SECONDS (3600)" in message
+    pool = load(tmp_path, COOLDOWN_SECONDS="3600", COOLDOWN_MAX_SECONDS="3600").pool
+    assert pool.cooldown_seconds == pool.cooldown_max_seconds == 3600
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_every_strategy_of_the_pool_can_be_set(tmp_path: Path, strategy: Strategy) -> None:
+    for word in (strategy.value, strategy.value.replace("_", "-").upper()):
+        assert Strategy(load(tmp_path, POOL_STRATEGY=word).pool.strategy) is strategy
+
+
+def test_strategies_by_model_keep_their_order_and_serve_the_policy(tmp_path: Path) -> None:
+    pool = load(tmp_path, MODEL_STRATEGIES=" GPT-4o*=spend-first , claude-[34]*=single,, a=b=weighted ").pool
+    assert pool.model_strategies == (("gpt-4o*", "spend_first"), ("claude-[34]*", "single"), ("a=b", "weighted"))
+    policy = PoolPolicy(model_strategies=tuple((name, Strategy(word)) for name, word in pool.model_strategies))
+    assert policy.strategy_for("GPT-4o-mini") is Strategy.SPEND_FIRST
+    assert policy.strategy_for("Claude-3-Opus") is Strategy.SINGLE
+    assert policy.strategy_for("other") is Strategy.BALANCED
+
+
+def test_a_strategy_that_does_not_exist_is_told_with_those_that_do(tmp_path: Path) -> None:
+    message = refusal(tmp_path, {**REQUIRED, "MODEL_STRATEGIES": "gpt-4o=best"})
+    assert "spend_first" in message and "weighted or single" in message
+
+
 def test_lists_keep_their_order_and_lose_repetitions(tmp_path: Path) -> None:
     newest, oldest = new_key(), new_key()
     settings = load(tmp_path, FERNET_KEY=f" {newest} , {oldest},", SERVICE_API_KEYS_BOOTSTRAP=f"{SERVICE},,{SERVICE}")
@@ -310,6 +369,9 @@ def test_spellings_that_are_fine(tmp_path: Path) -> None:
         POE_WS_BASE_URL="http://127.0.0.1:9001",
         PREWARM_ON_STARTUP="Off",
         LOG_LEVEL="WARNING",
+        HOLD_BACK_MS="0",
+        DECISIONS_STORE_MB="0",
+        QUEUE_NOTICE_SECONDS="0",
         COOLDOWN_SECONDS="0.5",
         GATEWAY_DATA_DIR="/var/lib/gateway",
         MONGODB_URI="mongodb+srv://user:word@cluster.example.org/?retryWrites=true",
@@ -320,6 +382,8 @@ def test_spellings_that_are_fine(tmp_path: Path) -> None:
     assert settings.schedule.prewarm_on_startup is False
     assert settings.log.level == "warning"
     assert settings.pool.cooldown_seconds == 0.5
+    assert (settings.pool.hold_back_seconds, settings.pool.queue_notice_seconds) == (0, 0)
+    assert settings.explain.decisions_store_mb == 0
     assert settings.mongo.data_dir == Path("/var/lib/gateway")
 
 

@@ -198,6 +198,13 @@ class TestPage:
             ({"status": ["paused"]}, "6"),
             ({"status": ["paused", "cooldown"]}, "26"),
             ({"status": ["active"], "provider": "mock", "text": "user", "min_balance": 0}, "1346"),
+            ({"labels": ["eu"]}, "134"),
+            ({"labels": ["eu", "paid"]}, "14"),
+            ({"labels": ["paid", "eu"], "priority": 5}, "4"),
+            ({"labels": ["e"]}, ""),
+            ({"priority": 5}, "24"),
+            ({"priority": 0}, "1356"),
+            ({"priority": -1}, ""),
         ],
     )
     async def test_filters(self, admin: MongoAccountAdmin, db: Database, filters: dict[str, Any], found: str) -> None:
@@ -205,10 +212,16 @@ class TestPage:
         await insert(
             db,
             [
-                account(1),
-                account(2, provider="poe_web", health=Health(state=State.COOLDOWN, until=later)),
-                account(3, offer="openai_api:example.org", balance=Balance(points=25)),
-                account(4, demo=True, health=Health(state=State.COOLDOWN, until=before)),
+                account(1, labels=("eu", "paid")),
+                account(2, provider="poe_web", health=Health(state=State.COOLDOWN, until=later), priority=5),
+                account(3, offer="openai_api:example.org", balance=Balance(points=25), labels=("eu",)),
+                account(
+                    4,
+                    demo=True,
+                    health=Health(state=State.COOLDOWN, until=before),
+                    labels=("eu", "paid", "x"),
+                    priority=5,
+                ),
                 account(5, name="äö(a+)+$[x", balance=Balance(points=5), health=Health(state=State.DEPLETED)),
                 account(6, intent=Intent.PAUSED, health=Health(state=State.DEPLETED, until=NOON)),
             ],
@@ -220,6 +233,13 @@ class TestPage:
     async def test_unknown_balances_match_no_range(self, admin: MongoAccountAdmin, db: Database) -> None:
         await insert(db, [account(1, balance=Balance(points=None))])
         assert (await admin.page(1, 10, now=NOON, max_balance=10**9))[1] == 0
+
+    async def test_accounts_of_an_older_version_have_the_defaults(self, admin: MongoAccountAdmin, db: Database) -> None:
+        await insert(db, [account(1)])
+        await db.accounts.update_one({}, {"$unset": {"priority": 1, "labels": 1, "weight": 1, "keep_percent": 1}})
+        [found], total = await admin.page(1, 10, now=NOON, priority=0)
+        assert total == 1 and (found.priority, found.labels, found.weight, found.keep_percent) == (0, (), 1, 0)
+        assert (await admin.page(1, 10, now=NOON, labels=["eu"]))[1] == 0
 
     async def test_grants_are_not_read(self, admin: MongoAccountAdmin, db: Database) -> None:
         await insert(db, [account(1)])

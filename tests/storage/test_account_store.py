@@ -58,6 +58,15 @@ def spent(points: int) -> Callable[[Account], Account]:
     return step
 
 
+async def test_what_came_and_went_between_two_looks_is_told_as_removed(world: World) -> None:
+    """A process may know an account from an upsert or a look of its own before it follows it."""
+    store = world.store()
+    await store.load()
+    await world.insert([account(1)])
+    await world.delete("acct_00001")
+    assert "acct_00001" in (await store.changes()).removed
+
+
 async def test_load_gives_back_what_was_stored(world: World) -> None:
     rich = account(
         1,

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from typing import Protocol
 
 import msgspec
 import pytest
 from msgspec.structs import replace
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.pool.account import Account, Health, Intent, State
+from poe_gateway.pool.account import Account, Cause, Health, Intent, State
+from poe_gateway.pool.deaths import Places, Residence
 from poe_gateway.pool.memory import MemoryAccounts, MemoryGrants, MemoryHub
 from poe_gateway.pool.store import GLOBAL, AccountStore, Ask, GrantStore, LeaseLost
 from poe_gateway.storage.account_admin import MongoAccountAdmin
@@ -23,10 +25,27 @@ ONE, TWO = "acct_00001", "acct_00002"
 LONG = 60.0
 
 
+class Machine:
+    """Places of one machine: which of its processes exist, stopped ones included."""
+
+    def __init__(self, name: str, pid: int, alive: set[int]) -> None:
+        self.name, self.pid, self.alive = name, pid, alive
+
+    def here(self) -> Residence:
+        return Residence(place=self.name, pid=self.pid, started=7)
+
+    def lives(self, residence: Residence) -> bool | None:
+        return residence.pid in self.alive if residence.place == self.name else None
+
+
+class NewStore(Protocol):
+    def __call__(self, places: Places | None = None) -> GrantStore: ...
+
+
 class World(msgspec.Struct):
     """A database and the ways into it; ``world`` holds two healthy accounts."""
 
-    store: Callable[[], GrantStore]
+    store: NewStore
     insert: Callable[[Iterable[Account]], Awaitable[None]]
     delete: Callable[[str], Awaitable[object]]
     accounts: AccountStore
@@ -47,10 +66,15 @@ def empty_world(request: pytest.FixtureRequest) -> World:
         async def delete(account_id: str) -> None:
             hub.delete(account_id)
 
-        return World(store=lambda: MemoryGrants(hub), insert=put, delete=delete, accounts=MemoryAccounts(hub))
+        return World(
+            store=lambda places=None: MemoryGrants(hub, places),
+            insert=put,
+            delete=delete,
+            accounts=MemoryAccounts(hub),
+        )
     db = request.getfixturevalue("db" if request.param == "mongo" else "standalone_db")
     return World(
-        store=lambda: MongoGrants(db),
+        store=lambda places=None: MongoGrants(db, places),
         insert=lambda accounts: insert(db, accounts),
         delete=MongoAccountAdmin(db).delete,
         accounts=MongoAccounts(db, SystemClock()),
@@ -253,3 +277,195 @@ async def test_many_at_once_never_exceed_the_cap(world: World) -> None:
         assert sum(each[GLOBAL] for each in taken) == 7
         await asyncio.gather(*(world.store().give_back(name, {ONE: 0, GLOBAL: 0}) for name in names))
     assert await store.take("p0", [ask(ONE, 5, cap=5)]) == {ONE: 5}
+
+
+# Proof of death.
+
+
+async def neighbours(world: World, alive: set[int], lifetime: float = 0.05) -> tuple[GrantStore, GrantStore]:
+    """Process 1, whose registration soon lapses, holds all of ``ONE``; process 2 lives beside it."""
+    first, second = world.store(Machine("here", 1, alive)), world.store(Machine("here", 2, alive))
+    await second.join("second", LONG)
+    await first.join("first", lifetime)
+    assert await first.take("first", [ask(ONE, 3), ask(GLOBAL, 3)]) == {ONE: 3, GLOBAL: 3}
+    return first, second
+
+
+async def test_a_neighbour_that_is_gone_is_dead_before_its_registration_lapses(world: World) -> None:
+    alive = {1, 2}
+    _, second = await neighbours(world, alive, LONG)
+    assert await second.reclaim() == 0
+    alive.remove(1)
+    assert await second.reclaim() == 1
+    assert await second.take("second", [ask(ONE, 3), ask(GLOBAL, 3)]) == {ONE: 3, GLOBAL: 3}
+
+
+async def test_what_a_frozen_neighbour_holds_is_withheld(world: World) -> None:
+    first, second = await neighbours(world, {1, 2})
+    await asyncio.sleep(0.1)
+    for _ in range(6):
+        assert await second.reclaim() == 0
+    assert await second.take("second", [ask(ONE, 3), ask(GLOBAL, 3)]) == {ONE: 0, GLOBAL: 0}
+    # It wakes, and finds that it may not go on; what it holds stays until it says that nothing runs any more.
+    with pytest.raises(LeaseLost):
+        await first.renew("first", LONG)
+    with pytest.raises(LeaseLost):
+        await first.join("first", LONG)
+    with pytest.raises(LeaseLost):
+        await first.take("first", [ask(TWO, 1)])
+    assert await second.take("second", [ask(ONE, 3)]) == {ONE: 0}
+    assert (await second.renew("second", LONG)).live == ("second",)
+    await first.leave("first")
+    assert await second.take("second", [ask(ONE, 3), ask(TWO, 3), ask(GLOBAL, 3)]) == {ONE: 3, TWO: 3, GLOBAL: 3}
+
+
+async def test_a_frozen_neighbour_that_dies_is_dead_at_once(world: World) -> None:
+    alive = {1, 2}
+    _, second = await neighbours(world, alive)
+    await asyncio.sleep(0.1)
+    assert await second.reclaim() == 0
+    alive.remove(1)
+    assert await second.reclaim() == 1
+    assert await second.take("second", [ask(ONE, 3)]) == {ONE: 3}
+
+
+async def test_slots_are_withheld_for_as_long_as_a_request_may_last(world: World) -> None:
+    _, second = await neighbours(world, {1, 2})
+    await asyncio.sleep(0.1)
+    assert await second.reclaim(LONG) == 0
+    assert await second.reclaim(0.01) == 1
+    assert await second.take("second", [ask(ONE, 3)]) == {ONE: 3}
+
+
+async def test_strangers_leave_the_judgement_to_neighbours(world: World) -> None:
+    await neighbours(world, {1, 2})
+    stranger = world.store(Machine("there", 1, {1}))
+    await stranger.join("stranger", LONG)
+    await asyncio.sleep(0.1)
+    assert await stranger.reclaim() == 0
+    assert await stranger.take("stranger", [ask(ONE, 3)]) == {ONE: 0}
+
+
+async def test_who_lapsed_alone_in_another_place_is_dead(world: World) -> None:
+    lonely = world.store(Machine("here", 1, {1}))
+    await lonely.join("lonely", 0.05)
+    await lonely.take("lonely", [ask(ONE, 3)])
+    stranger = world.store(Machine("there", 1, {1}))
+    await stranger.join("stranger", LONG)
+    await asyncio.sleep(0.1)
+    assert await stranger.reclaim() == 1
+    assert await stranger.take("stranger", [ask(ONE, 3)]) == {ONE: 3}
+
+
+async def test_strangers_are_counted(world: World) -> None:
+    _, second = await neighbours(world, {1, 2}, LONG)
+    assert (await second.renew("second", LONG)).strangers == 0
+    stranger = world.store(Machine("there", 1, {1}))
+    assert (await stranger.join("stranger", LONG)).strangers == 2
+    assert (await second.renew("second", LONG)).strangers == 1
+    assert (await world.store().join("nowhere", LONG)).strangers == 3
+
+
+async def test_the_databases_time_comes_with_every_renewal(world: World) -> None:
+    store = world.store()
+    before = datetime.now(UTC) - timedelta(milliseconds=1)
+    joined_at = (await store.join("a", LONG)).now
+    renewed_at = (await store.renew("a", LONG)).now
+    assert joined_at is not None and renewed_at is not None
+    assert before <= joined_at <= renewed_at <= datetime.now(UTC)
+
+
+# After a rest.
+
+
+@pytest.mark.parametrize(
+    ("health", "together"),
+    [
+        (Health(state=State.ACTIVE, trial=True), 1),
+        (Health(state=State.ACTIVE), 3),
+        *((Health(state=State.COOLDOWN, cause=cause), 1) for cause in (Cause.ERRORS, Cause.TIMEOUTS)),
+        (Health(state=State.COOLDOWN, cause=Cause.RATE_LIMITED), 1),
+        (Health(state=State.COOLDOWN, cause=Cause.NETWORK), 3),
+        (Health(state=State.DEPLETED, cause=Cause.POINTS_GONE), 3),
+    ],
+)
+async def test_an_account_on_trial_grants_one_slot_to_one_process(world: World, health: Health, together: int) -> None:
+    over = datetime.now(UTC) - timedelta(seconds=1)
+    if health.state is not State.ACTIVE:
+        health = replace(health, until=over)
+    await world.insert([account(7, health=health)])
+    store = await joined(world, "a", "b")
+    taken = [await store.take(name, [ask("acct_00007", 2)]) for name in ("a", "b", "a")]
+    assert taken[1]["acct_00007"] + taken[2]["acct_00007"] == together
+
+
+# Turns.
+
+
+async def test_processes_that_starve_take_turns(world: World) -> None:
+    store = await joined(world, "a", "b", "c")
+    await store.take("a", [ask(ONE, 1, cap=1)])
+    await store.mark_wanted("b", [ONE], 100.0)
+    await asyncio.sleep(0.02)
+    await store.mark_wanted("c", [ONE], 700.0)
+    await store.give_back("a", {ONE: 0})
+    assert await store.take("a", [ask(ONE, 1, cap=1)]) == {ONE: 0}, "it had it just now"
+    assert await store.take("c", [ask(ONE, 1, cap=1)]) == {ONE: 0}, "it came later"
+    assert await store.take("b", [ask(ONE, 1, cap=1)]) == {ONE: 1}
+    await store.give_back("b", {ONE: 0})
+    await store.take("c", [ask(ONE, 0, cap=1)])  # its callers are gone
+    assert await store.take("a", [ask(ONE, 1, cap=1)]) == {ONE: 1}
+
+
+async def test_who_waits_and_holds_some_does_not_stand_in_the_way(world: World) -> None:
+    store = await joined(world, "a", "b")
+    await store.mark_wanted("b", [ONE], 3.0)
+    await asyncio.sleep(0.02)
+    assert await store.take("a", [ask(ONE, 3)]) == {ONE: 3}
+
+
+async def test_slots_beyond_those_that_are_waited_for_are_free(world: World) -> None:
+    store = await joined(world, "a", "b")
+    await store.mark_wanted("b", [ONE], 100.0)
+    await asyncio.sleep(0.02)
+    assert await store.take("a", [ask(ONE, 3)]) == {ONE: 2}
+
+
+async def test_a_turn_is_not_kept_for_long(world: World) -> None:
+    store = await joined(world, "a", "b")
+    await store.mark_wanted("b", [ONE], 100.0)
+    await asyncio.sleep(1.7)
+    assert await store.take("a", [ask(ONE, 3)]) == {ONE: 3}
+
+
+async def test_waiting_goes_on_from_mark_to_mark(world: World) -> None:
+    store = await joined(world, "a", "b", "c")
+    await store.mark_wanted("b", [ONE], 100.0)
+    await asyncio.sleep(0.02)
+    await store.mark_wanted("c", [ONE], 100.0)
+    await asyncio.sleep(1.2)
+    await store.mark_wanted("c", [ONE], 100.0)
+    await store.mark_wanted("b", [ONE], 100.0)
+    assert await store.take("c", [ask(ONE, 1, cap=1)]) == {ONE: 0}
+    assert await store.take("b", [ask(ONE, 1, cap=1)]) == {ONE: 1}
+
+
+# For operators.
+
+
+async def test_what_each_process_holds(world: World) -> None:
+    first, second = await neighbours(world, {1, 2})
+    await second.take("second", [ask(TWO, 2)])
+    await world.store().join("nowhere", LONG)
+    assert await first.held_by() != {}
+    await asyncio.sleep(0.1)
+    assert (await second.held_by())["first"]["state"] == "lapsed"
+    await second.reclaim()
+    held = await second.held_by()
+    lasts = {name: holding.pop("expires_in") for name, holding in held.items()}  # type: ignore[misc]
+    assert held == {
+        "first": {"place": "here", "pid": 1, "state": "frozen", "accounts": 1, "slots": 3, "global": 3},
+        "second": {"place": "here", "pid": 2, "state": "live", "accounts": 1, "slots": 2, "global": 0},
+        "nowhere": {"place": None, "pid": None, "state": "live", "accounts": 0, "slots": 0, "global": 0},
+    }
+    assert lasts["first"] < 0 < lasts["second"] <= LONG

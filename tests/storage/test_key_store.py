@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from poe_gateway.auth.keys import KeyStore, ServiceKey
+from poe_gateway.auth.keys import KeyStore, KeyTerms, ServiceKey
+from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.clock import SystemClock
+from poe_gateway.storage.client import Database
 from poe_gateway.storage.keys import MongoKeys
 from tests.storage.making import NOON
-from tests.support.memory import MemoryKeys
 
 
 @pytest.fixture(params=["memory", "mongo"])
@@ -79,3 +80,37 @@ async def test_changes_tell_new_keys(store: Callable[[], KeyStore]) -> None:
     assert await there.changes() == [key(1)]
     await here.add(key(2))
     assert key(2) in await there.changes()
+
+
+TERMS = KeyTerms(name="renamed", priority=-5, weight=7, providers=("mock",), labels=("eu", "paid"), without=("trial",))
+
+
+async def test_what_is_given_changes_and_nothing_else_and_others_see_it(store: Callable[[], KeyStore]) -> None:
+    here, there = store(), store()
+    await here.add(key(1, bootstrap=True))
+    await here.add(key(2))
+    await there.load()
+    changed = await here.change("key_1", TERMS)
+    assert changed == TERMS.on(key(1, bootstrap=True)) and changed.priority == -5 and changed.labels == ("eu", "paid")
+    assert changed in await there.changes()
+    again = await here.change("key_1", KeyTerms(labels=(), weight=1))
+    assert again == KeyTerms(labels=(), weight=1).on(changed)
+    assert await here.change("key_1", KeyTerms()) == again
+    assert sorted(await there.load(), key=lambda each: each.id) == [again, key(2)]
+    assert await here.change("key_nobody", TERMS) is None
+
+
+async def test_a_change_does_not_switch_a_revoked_key_on(store: Callable[[], KeyStore]) -> None:
+    here = store()
+    await here.add(key(1))
+    off = await here.revoke("key_1", NOON)
+    assert off is not None and await here.change("key_1", TERMS) == TERMS.on(off)
+
+
+async def test_keys_of_an_older_version_read_as_defaults(db: Database) -> None:
+    old = {"_id": "key_1", "name": "old", "hash": "0", "enabled": True, "created_at": NOON, "bootstrap": True}
+    await db.service_keys.insert_one({**old, "changed_at": NOON})
+    [read] = await MongoKeys(db, SystemClock()).load()
+    assert (read.priority, read.weight, read.providers, read.labels, read.without) == (0, 1, (), (), ())
+    changed = await MongoKeys(db, SystemClock()).change("key_1", KeyTerms(weight=4))
+    assert changed is not None and changed.weight == 4

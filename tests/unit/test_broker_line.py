@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from poe_gateway.errors import GatewayError, Overloaded, SessionLost
+from poe_gateway.errors import GatewayError, ModelUnsupported, SessionLost
 from poe_gateway.pool.lease import Lease
 from poe_gateway.pool.outcome import Challenged, Rejected, Succeeded
 from tests.unit.builders import account
@@ -86,9 +86,9 @@ async def test_those_in_line_are_told_when_no_account_may_serve_their_model() ->
     other = asyncio.create_task(bench.lease(seconds=30, model="claude"))
     await turns()
     bench.broker.settle(held, Rejected(model="gpt"))
-    with pytest.raises(Overloaded) as refused:
+    with pytest.raises(ModelUnsupported) as refused:
         await asyncio.wait_for(waiting, 1)
-    assert refused.value.code == "all_cooling"
+    assert (refused.value.code, refused.value.status) == ("model_unsupported", 404)
     assert await served(other)
 
 

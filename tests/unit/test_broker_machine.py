@@ -74,17 +74,21 @@ class BrokerMachine(RuleBasedStateMachine):
         self.requests: list[asyncio.Task[Lease]] = []
         self.open: list[Lease] = []
         self.revs: Counter[str] = Counter()
+        self.count = 0
         self.broker.on_release = lambda seat: None
         grant = self.broker._grant
 
-        def watched(seat: Seat, want: Want, since: float, *, queued: bool) -> Lease:
+        def watched(seat: Seat, want: Want, *rest: Any, queued: bool) -> Lease:
             assert seat.used < seat.held, "an account beyond what is held"
+            assert not (seat.account.health.trial and seat.used), "two requests on trial"
+            assert seat.spendable is None or seat.spendable >= want.need, "an account that cannot pay"
+            assert not self.broker.guard.holds(seat.account.id), "an account that is held back"
             assert self.broker.whole.used < self.broker.whole.held, "the pool beyond what is held"
             assert transitions.why_not(seat.account, self.clock.now(), want.model) is None, "an account that may not"
             assert seat.account.offer in want.offers and seat.account.id not in want.tried
             assert want.affinity in (None, seat.account.id)
             assert self.broker.seats.get(seat.account.id) is seat
-            return grant(seat, want, since, queued=queued)
+            return grant(seat, want, *rest, queued=queued)
 
         self.broker._grant = watched  # type: ignore[method-assign]
         for name in NAMES[:3]:
@@ -135,6 +139,9 @@ class BrokerMachine(RuleBasedStateMachine):
         affinity=st.one_of(st.none(), st.none(), names),
         steadfast=st.booleans(),
         patience=st.sampled_from((20.0, 200.0, 100_000.0)),
+        need=st.sampled_from((0, 0, 300, 600, 5000)),
+        body=st.integers(0, 5),
+        priority=st.sampled_from((0, 0, 1)),
     )
     def request(
         self,
@@ -145,12 +152,21 @@ class BrokerMachine(RuleBasedStateMachine):
         affinity: str | None,
         steadfast: bool,
         patience: float,
+        need: int,
+        body: int,
+        priority: int,
     ) -> None:
+        self.count += 1
         want = Want(
+            need=need,
+            expected=need // 2,
+            key=model,
+            fingerprint=f"body-{body}",
+            priority=priority,
             offers=offers,
             model=model,
             caller=caller,
-            evidence="req",
+            evidence=f"req-{self.count}",
             deadline=self.clock.monotonic() + patience,
             tried=tried,
             affinity=affinity if affinity not in tried else None,
@@ -239,23 +255,27 @@ class BrokerMachine(RuleBasedStateMachine):
                 assert lease.seat.used == by_seat[id(lease.seat)], "of a removed account"
 
     @invariant()
-    def rows_hold_exactly_the_open_seats(self) -> None:
-        now = self.clock.now()
-        rows: dict[tuple[str, int], set[str]] = {}
-        for offer, levels in self.broker._index._offers.items():
-            for level, row in enumerate(levels):
-                if row:
-                    rows[offer, level] = set(row)
-        expected: dict[tuple[str, int], set[str]] = {}
+    def seats_say_what_their_accounts_are(self) -> None:
+        broker, now = self.broker, self.clock.now()
+        opened: Counter[str] = Counter()
         allowed: Counter[str] = Counter()
-        for seat in self.broker.seats.values():
-            assert seat.allowed is (transitions.why_not(seat.account, now) is None)
+        reserved: Counter[int] = Counter()
+        reasons: Counter[str] = Counter()
+        for lease in self.open:
+            reserved[id(lease.seat)] += lease.want.need
+        for seat in broker.seats.values():
+            fit = transitions.why_not(seat.account, now) is None and not broker.guard.holds(seat.account.id)
+            assert seat.allowed is fit
+            assert seat.reserved == reserved[id(seat)]
+            assert (seat.row >= 0) is seat.open
             allowed[seat.account.offer] += seat.allowed
-            if seat.allowed and seat.used < seat.held:
-                expected.setdefault((seat.account.offer, seat.used), set()).add(seat.account.id)
-        assert rows == expected
-        assert +allowed == +self.broker._allowed
-        assert self.broker._blocks == sum(bool(seat.account.model_blocks) for seat in self.broker.seats.values())
+            opened[seat.account.offer] += seat.open
+            reasons.update([seat.reason] if seat.reason is not None else [])
+        for offer in ("x", "y"):
+            assert broker._index.open_count(offer) == opened[offer]
+        assert +allowed == +broker._allowed
+        assert reasons == sum(broker.reasons.values(), Counter())
+        assert broker.blocks == sum(bool(seat.account.model_blocks) for seat in broker.seats.values())
 
     @invariant()
     def nobody_waits_in_vain(self) -> None:
@@ -271,11 +291,14 @@ class BrokerMachine(RuleBasedStateMachine):
                 and seat.account.id not in ticket.want.tried
                 and ticket.want.affinity in (None, seat.account.id)
                 and transitions.why_not(seat.account, now, ticket.want.model) is None
+                and not broker.guard.holds(seat.account.id)
+                and (seat.funds is None or seat.funds >= ticket.want.need)
             ]
             if broker.whole.used < broker.whole.held:
-                assert not any(seat.used < seat.held for seat in fits), f"{ticket.want} waits beside a free slot"
+                free = [seat for seat in fits if seat.open and seat.can_pay(ticket.want.need)]
+                assert not free, f"{ticket.want} waits beside {free}"
             if not ticket.want.tried:
-                assert fits or broker.why_hopeless(ticket.want) is None, "waits for what cannot come"
+                assert fits or broker.prospects.why_hopeless(ticket.want) is None, "waits for what cannot come"
 
 
 BrokerMachine.TestCase.settings = settings(

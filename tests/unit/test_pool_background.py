@@ -117,7 +117,7 @@ async def test_a_pool_that_is_used_up_refuses_without_a_look_at_every_account() 
     empty = health(State.DEPLETED, Cause.POINTS_GONE, 60)
     bench = Bench(*(account(f"a{number}", health=empty) for number in range(3000)))
     want = Want(offers=frozenset({"mock"}), model="gpt", caller="k", evidence="r", deadline=bench.clock.monotonic() + 5)
-    first = bench.broker.why_hopeless(want)
+    first = bench.broker.prospects.why_hopeless(want)
     looked = 0
     real = transitions.why_not
 
@@ -128,7 +128,7 @@ async def test_a_pool_that_is_used_up_refuses_without_a_look_at_every_account() 
 
     transitions.why_not = counting  # type: ignore[assignment]
     try:
-        second = bench.broker.why_hopeless(want)
+        second = bench.broker.prospects.why_hopeless(want)
     finally:
         transitions.why_not = real
     assert first is not None and second is not None and first.code == second.code == "all_depleted"

@@ -129,7 +129,7 @@ def test_outcomes(
     assert (result.health.state, result.health.cause, result.health.until) == (state, cause, until)
 
 
-@pytest.mark.parametrize("outcome", [Rejected(), Cancelled(), NetworkFault("dns"), AdapterDrift("new field")])
+@pytest.mark.parametrize("outcome", [Rejected(), Cancelled(), AdapterDrift("new field")])
 def test_what_never_punishes(outcome: Outcome) -> None:
     before = account(error_count=2)
     result = after(before, *[outcome] * 10)

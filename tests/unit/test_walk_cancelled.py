@@ -11,6 +11,7 @@ import pytest
 
 from poe_gateway.api.v1.chat import ChatCompletions
 from poe_gateway.auth.keyring import KeyRing
+from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.chat.events import Bound, ChatEvent, Finished, TextDelta
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Ids, SystemClock
@@ -27,7 +28,7 @@ from poe_gateway.telemetry.hub import Recorder, Telemetry
 from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
 from poe_gateway.upstreams.keychain import Keychain, Version
 from poe_gateway.vault import Vault, new_key
-from tests.support.memory import MemoryKeys, MemorySessions
+from tests.support.memory import MemorySessions
 from tests.unit.builders import account
 
 KEY = "svc_test_key_0000"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends
 
-from poe_gateway.api.admin import accounts, keys, pool
+from poe_gateway.api.admin import accounts, affinity, census, explain, keys, outlook, pool
 from poe_gateway.api.deps import AdminRoute, errors, require_admin
 
 
@@ -15,6 +15,6 @@ def router() -> APIRouter:
         responses=errors(401, 503),
         route_class=AdminRoute,
     )
-    for part in (pool.router(), accounts.router(), keys.router()):
-        routes.include_router(part)
+    for part in (pool, census, outlook, explain, accounts, affinity, keys):
+        routes.include_router(part.router())
     return routes

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from msgspec import UNSET
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from poe_gateway.api.admin.forms import POE, PoeAccountForm, Status, TestForm, UpsertForm
+from poe_gateway.accounts.terms import MAX_LABELS, PRIORITY
+from poe_gateway.api.admin.forms import POE, BulkForm, Label, PoeAccountForm, Status, TermsForm, TestForm, UpsertForm
 from poe_gateway.api.admin.views import AccountPage, AccountView, UpsertView, shown, shown_after_upsert
 from poe_gateway.api.deps import AdminRoute, Rooms, errors
 
@@ -20,6 +20,15 @@ class Deleted(BaseModel):
 
     id: str
     deleted: bool = True
+
+
+class BulkView(BaseModel):
+    """What was changed, or would be."""
+
+    dry_run: bool
+    matched: int = Field(description="accounts that are meant")
+    changed: int = Field(description="those of them that are (would be) otherwise than before")
+    ids: list[str] = Field(description="of the changed ones, at most 100")
 
 
 class TestView(BaseModel):
@@ -40,13 +49,13 @@ async def upsert(form: UpsertForm, rooms: Rooms) -> UpsertView:
     """Store an account, or fresh credentials for it.
 
     Idempotent by provider and name (e-mail, in any case). The credentials are replaced as a whole, the account is
-    active again; a pause stays. No answer ever holds a credential.
+    active again; a pause stays, and so do priority, weight, labels and ceilings that are left out. No answer ever
+    holds a credential.
     """
-    limit = form.max_inflight if "max_inflight" in form.model_fields_set else UNSET
     if isinstance(form, PoeAccountForm):
-        account, created = await rooms.desk.upsert(POE, form.email, form.credentials(), max_inflight=limit)
+        account, created = await rooms.desk.upsert(POE, form.email, form.credentials(), terms=form.terms())
     else:
-        account, created = await rooms.desk.upsert(form.provider, form.name, form.credentials, max_inflight=limit)
+        account, created = await rooms.desk.upsert(form.provider, form.name, form.credentials, terms=form.terms())
     return shown_after_upsert(rooms.desk, account, created=created)
 
 
@@ -59,6 +68,10 @@ async def page(
     min_balance: Annotated[int | None, Query(ge=-(2**53), le=2**53)] = None,
     max_balance: Annotated[int | None, Query(ge=-(2**53), le=2**53)] = None,
     q: Annotated[str | None, Query(max_length=200, description="part of the name, in any case")] = None,
+    label: Annotated[
+        list[Label] | None, Query(max_length=MAX_LABELS, description="carries all of these; may be repeated")
+    ] = None,
+    priority: Annotated[int | None, Query(ge=PRIORITY[0], le=PRIORITY[1])] = None,
 ) -> AccountPage:
     """Accounts, oldest first. Nothing is decrypted for it."""
     accounts, total = await rooms.desk.page(
@@ -69,6 +82,8 @@ async def page(
         min_balance=min_balance,
         max_balance=max_balance,
         text=q,
+        labels=label or (),
+        priority=priority,
     )
     data = [shown(rooms.desk, account) for account in accounts]
     return AccountPage(page=page, page_size=page_size, total=total, data=data)
@@ -77,6 +92,23 @@ async def page(
 async def one(account_id: AccountId, rooms: Rooms) -> AccountView:
     """One account."""
     return shown(rooms.desk, await rooms.desk.get(account_id))
+
+
+async def patch(account_id: AccountId, form: TermsForm, rooms: Rooms) -> AccountView:
+    """Change priority, weight, labels or ceilings and nothing else. What is left out stays; null is the default.
+
+    In force in every process within seconds; requests that run are not touched.
+    """
+    return shown(rooms.desk, await rooms.desk.set_terms(account_id, form.terms()))
+
+
+async def patch_many(form: BulkForm, rooms: Rooms) -> BulkView:
+    """The same for all accounts that fit a filter. With `dry_run` nothing changes and the answer tells what would.
+
+    May be repeated: after a failure in the middle, what was changed stays changed.
+    """
+    done = await rooms.desk.set_terms_of(form.filter.chosen(), form.set.terms(), dry_run=form.dry_run)
+    return BulkView(dry_run=form.dry_run, matched=done.matched, changed=done.changed, ids=list(done.ids))
 
 
 async def delete(account_id: AccountId, rooms: Rooms) -> Deleted:
@@ -120,6 +152,8 @@ def router() -> APIRouter:
     routes.add_api_route("/upsert", upsert, methods=["POST"], responses=errors(400, 422))
     routes.add_api_route("", page, methods=["GET"], responses=errors(422))
     routes.add_api_route("/{account_id}", one, methods=["GET"], responses=errors(404))
+    routes.add_api_route("/patch", patch_many, methods=["POST"], responses=errors(422))
+    routes.add_api_route("/{account_id}", patch, methods=["PATCH"], responses=errors(404, 422))
     routes.add_api_route("/{account_id}", delete, methods=["DELETE"], responses=errors(404))
     routes.add_api_route("/{account_id}/pause", pause, methods=["POST"], responses=errors(404))
     routes.add_api_route("/{account_id}/resume", resume, methods=["POST"], responses=errors(404))

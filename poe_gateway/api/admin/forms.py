@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, StringConstraints, Tag
 
+from poe_gateway.accounts.bulk import AccountFilter
+from poe_gateway.accounts.terms import DEFAULTS, KEEP_PERCENT, MAX_INFLIGHT, MAX_LABELS, PRIORITY, WEIGHT, Terms
 from poe_gateway.api.deps import FORM
+from poe_gateway.auth.keys import DEFAULTS as KEY_DEFAULTS
+from poe_gateway.auth.keys import KeyTerms
 from poe_gateway.pool.account import State
 
 POE = "poe_web"
@@ -18,14 +23,49 @@ Email = Annotated[
     StringConstraints(strip_whitespace=True, to_lower=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$"),
 ]
 Secret = Annotated[SecretStr, Field(max_length=16_384)]
-Limit = Annotated[int, Field(ge=1, le=10_000, description="requests at a time; null for the pool's default")]
+Label = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, to_lower=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$"),
+]
+Labels = Annotated[frozenset[Label], Field(max_length=MAX_LABELS)]
+Status = Literal["active", "cooldown", "depleted", "invalid", "paused"]
+KeyName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+Provider = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 
 class _Form(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class PoeAccountForm(_Form):
+def _merged(form: BaseModel, fields: Iterable[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that were given; null is the default, a set becomes a sorted tuple."""
+    given = {name: getattr(form, name) for name in fields if name in form.model_fields_set}
+    return {
+        name: defaults[name] if value is None else tuple(sorted(value)) if isinstance(value, frozenset) else value
+        for name, value in given.items()
+    }
+
+
+def _bounded(bounds: tuple[int, int], description: str) -> Any:
+    low, high = bounds
+    return Field(default=None, ge=low, le=high, strict=True, description=description)
+
+
+class TermsForm(_Form):
+    """On what terms the pool uses an account. What is left out stays as it is; null is the default."""
+
+    priority: int | None = _bounded(PRIORITY, "accounts of a higher priority are used first; default 0")
+    weight: int | None = _bounded(WEIGHT, "share of work under the `weighted` strategy; default 1")
+    labels: Labels | None = Field(default=None, description="words by which keys choose accounts; replaced as a whole")
+    keep_percent: int | None = _bounded(KEEP_PERCENT, "part of the points kept for the owner; default 0")
+    max_inflight: int | None = _bounded(MAX_INFLIGHT, "requests at a time; null for the pool's default")
+
+    def terms(self) -> Terms:
+        """What was given."""
+        return Terms(**_merged(self, TermsForm.model_fields, DEFAULTS))
+
+
+class PoeAccountForm(TermsForm):
     """A Poe account by its browser cookies. An upsert replaces all of them."""
 
     email: Email = Field(examples=["user@example.com"])
@@ -38,26 +78,24 @@ class PoeAccountForm(_Form):
     )
     poe_revision: str | None = Field(default=None, max_length=256, description="site revision for this account only")
     formkey: Secret | None = Field(default=None, description="form key, when known")
-    max_inflight: Limit | None = None
 
     def credentials(self) -> dict[str, Any]:
         """The document for the adapter: the fields that were given."""
         given: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name in ("email", "max_inflight") or value is None:
+            if name == "email" or name in TermsForm.model_fields or value is None:
                 continue
             given[name] = value.get_secret_value() if isinstance(value, SecretStr) else value
         return given
 
 
-class AccountForm(_Form):
+class AccountForm(TermsForm):
     """An account of any provider; GET /admin/providers tells the credential fields."""
 
     provider: str = Field(max_length=64, examples=["openai_api"])
     name: str = Field(max_length=254, description="unique per provider, in any case")
     credentials: dict[str, Any] = Field(description="replaced as a whole", examples=[{"api_key": "..."}])
-    max_inflight: Limit | None = None
 
 
 def _kind(body: Any) -> str:
@@ -68,6 +106,26 @@ def _kind(body: Any) -> str:
 UpsertForm = Annotated[
     Annotated[PoeAccountForm, Tag(_SHORT)] | Annotated[AccountForm, Tag(_GENERAL)], Discriminator(_kind)
 ]
+
+
+class FilterForm(_Form):
+    """Which accounts are meant; what is left out sets no bound."""
+
+    labels: Labels = Field(default=frozenset(), description="all of these")
+    provider: Provider | None = None
+    status: list[Status] = Field(default=[], max_length=5, description="any of these, as of now")
+
+    def chosen(self) -> AccountFilter:
+        """For the desk."""
+        return AccountFilter(labels=tuple(sorted(self.labels)), provider=self.provider, status=tuple(self.status))
+
+
+class BulkForm(_Form):
+    """New terms for many accounts."""
+
+    filter: FilterForm = Field(description="an empty object means all accounts")
+    set: TermsForm
+    dry_run: bool = Field(default=False, strict=True, description="change nothing, tell what would be changed")
 
 
 class RefreshForm(_Form):
@@ -93,10 +151,30 @@ class TestForm(_Form):
     force: bool = Field(default=False, description="contact the account even if it met a bot challenge")
 
 
-class KeyForm(_Form):
+class KeyTermsForm(_Form):
+    """In which order a key's requests are served, and by which accounts. What is left out stays as it is; null is the
+    default."""
+
+    priority: int | None = _bounded((-100, 100), "requests of a higher priority wait less; default 0")
+    weight: int | None = _bounded((1, 1_000), "turns in the queue against other keys of the priority; default 1")
+    providers: Annotated[frozenset[Provider], Field(max_length=16)] | None = Field(
+        default=None, description="only accounts of these providers; empty for all"
+    )
+    labels: Labels | None = Field(default=None, description="only accounts that carry all of these")
+    without: Labels | None = Field(default=None, description="only accounts that carry none of these")
+
+    def terms(self) -> KeyTerms:
+        """What was given."""
+        return KeyTerms(**_merged(self, type(self).model_fields, KEY_DEFAULTS))
+
+
+class KeyForm(KeyTermsForm):
     """A new service key."""
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+    name: KeyName
 
 
-Status = Literal["active", "cooldown", "depleted", "invalid", "paused"]
+class KeyPatchForm(KeyTermsForm):
+    """What changes of a service key."""
+
+    name: KeyName = Field(default_factory=str)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field
 
 from poe_gateway.accounts.desk import AccountDesk
-from poe_gateway.pool.account import Account, Cause, Intent, Scope, State
+from poe_gateway.pool.account import Account, Cause, Intent, ResetClock, Scope, State
+from poe_gateway.pool.policy import DailyReset
 
 _TIMED = (State.COOLDOWN, State.DEPLETED)
 
@@ -22,6 +25,7 @@ class HealthView(BaseModel):
     since: datetime
     until: datetime | None = Field(description="when time alone ends the state")
     evidence: str = Field(description="id of the request or duty that brought it about")
+    trial: bool = Field(description="back from a rest after failures: one request at a time until one succeeds")
 
 
 class BalanceView(BaseModel):
@@ -33,6 +37,19 @@ class BalanceView(BaseModel):
     subscription_active: bool | None
     allotment: int | None
     next_grant_at: datetime | None
+    booked: int = Field(description="points that the pool spent since they were measured")
+    drift: int = Field(description="points that were gone at the last measurement without the pool's doing")
+
+
+class ResetClockView(BaseModel):
+    """When in the local day the points are renewed, as learned from observed renewals."""
+
+    words: str
+    low_seconds: float = Field(description="the renewal comes after this, counted from the configured reset hour")
+    high_seconds: float = Field(description="and at or before this")
+    timezone: str
+    seen: int = Field(description="renewals that agree with it")
+    last_jump_at: datetime
 
 
 class ModelBlockView(BaseModel):
@@ -58,6 +75,7 @@ class AccountView(BaseModel):
     subscription_active: bool | None
     health_score: int = Field(description="0 to 100: a tenth of the points, plus 20 for a subscription")
     error_count: int
+    strikes: int = Field(description="rests in a row that failures brought about; each is longer than the last")
     last_error: str | None
     last_error_at: datetime | None
     last_used_at: datetime | None
@@ -66,7 +84,12 @@ class AccountView(BaseModel):
     cooldown_until: datetime | None
     model_blocks: list[ModelBlockView]
     inflight: int = Field(description="requests that the answering process runs on it")
+    priority: int = Field(description="accounts of a higher priority are used first")
+    weight: int = Field(description="share of work under the `weighted` strategy")
+    labels: list[str]
+    keep_percent: int = Field(description="part of the points kept for the owner")
     max_inflight: int | None = Field(description="own limit; null means the pool's default")
+    reset_clock: ResetClockView | None
     offer: str = Field(description="accounts of one offer serve the same models")
     demo: bool
     details: dict[str, Any] = Field(description="small public facts from the adapter")
@@ -115,6 +138,7 @@ def _fields(desk: AccountDesk, account: Account) -> dict[str, Any]:
             since=health.since,
             until=health.until,
             evidence=health.evidence,
+            trial=health.trial,
         ),
         "balance": BalanceView(
             points=balance.points,
@@ -123,11 +147,14 @@ def _fields(desk: AccountDesk, account: Account) -> dict[str, Any]:
             subscription_active=balance.subscription_active,
             allotment=balance.allotment,
             next_grant_at=balance.next_grant_at,
+            booked=balance.booked,
+            drift=balance.drift,
         ),
         "message_point_balance": balance.points,
         "subscription_active": balance.subscription_active,
         "health_score": account.health_score,
         "error_count": account.error_count,
+        "strikes": account.strikes,
         "last_error": None if error is None else f"{error.kind}: {error.detail}".rstrip(": "),
         "last_error_at": None if error is None else error.at,
         "last_used_at": account.last_used_at,
@@ -138,10 +165,36 @@ def _fields(desk: AccountDesk, account: Account) -> dict[str, Any]:
             ModelBlockView(model=block.model, cause=block.cause, until=block.until) for block in account.model_blocks
         ],
         "inflight": desk.inflight(account.id),
+        "priority": account.priority,
+        "weight": account.weight,
+        "labels": list(account.labels),
+        "keep_percent": account.keep_percent,
         "max_inflight": account.max_inflight,
+        "reset_clock": None if account.reset_clock is None else reset_clock_view(account.reset_clock, desk.reset),
         "offer": account.offer,
         "demo": account.demo,
         "details": account.details,
         "created_at": account.created_at,
         "updated_at": account.updated_at,
     }
+
+
+def reset_clock_view(clock: ResetClock, reset: DailyReset) -> ResetClockView:
+    """The window in words and figures; the words round outwards to whole minutes of the wall clock."""
+    earliest = _wall_clock(reset.hour, int(clock.low // 60))
+    latest = _wall_clock(reset.hour, math.ceil(clock.high / 60))
+    times = "once" if clock.seen == 1 else f"{clock.seen} times"
+    last = clock.last_jump_at.astimezone(ZoneInfo(reset.zone)).date()
+    return ResetClockView(
+        words=f"renewed between {earliest} and {latest} ({reset.zone}); seen {times}, last on {last.isoformat()}",
+        low_seconds=clock.low,
+        high_seconds=clock.high,
+        timezone=reset.zone,
+        seen=clock.seen,
+        last_jump_at=clock.last_jump_at,
+    )
+
+
+def _wall_clock(hour: int, minutes: int) -> str:
+    minutes = (hour * 60 + minutes) % (24 * 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}"

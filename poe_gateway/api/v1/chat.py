@@ -1,4 +1,12 @@
-"""``POST /v1/chat/completions`` as one raw ASGI function."""
+"""``POST /v1/chat/completions`` as one raw ASGI function.
+
+Answers and refusals of a request that stood in line tell where it stood (``x-gateway-queue-position`` and, when it can
+be foreseen, ``x-gateway-queue-expected-ms``, both as of joining) and how long (``x-gateway-wait-ms``).
+
+A streaming request that stands in line for long is answered before its fate is known: 200, and comments with its place
+until the answer begins. What depends on the choice of an account (``x-gateway-account``, ``-attempts``, ``-session``,
+``-wait-ms``) cannot be sent any more then, and a refusal comes as an error event in the stream.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +20,7 @@ from poe_gateway.api.asgi import Receive, Scope, Send, header
 from poe_gateway.api.callers import caller
 from poe_gateway.api.errors import Headers, render, sse_error
 from poe_gateway.api.sse import KeepAlive
+from poe_gateway.api.waiting import Waiting
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.appending import Appender
@@ -21,11 +30,24 @@ from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.dispatch.dispatcher import Dispatcher
 from poe_gateway.dispatch.stream import ChatStream
-from poe_gateway.errors import GatewayError, InvalidRequest, MethodNotAllowed, RequestTooLarge
+from poe_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    MethodNotAllowed,
+    Overloaded,
+    PointsExhausted,
+    RequestTooLarge,
+    SessionLost,
+)
 from poe_gateway.telemetry.events import Notice, RequestFinished
 from poe_gateway.telemetry.hub import Telemetry
 
 ROUTE = "/v1/chat/completions"
+_SSE: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
 _GRACE = 0.02
 """Seconds before a request is worth watching for its caller's going away."""
 
@@ -47,7 +69,11 @@ class _Told(msgspec.Struct):
 
 
 class ChatCompletions:
-    """The endpoint. One instance per process."""
+    """The endpoint. One instance per process.
+
+    ``notice_after``: seconds in line after which a stream is begun and told its place (0: never), then every
+    ``notice_every`` seconds.
+    """
 
     def __init__(
         self,
@@ -58,6 +84,8 @@ class ChatCompletions:
         clock: Clock,
         ids: Ids,
         max_body: int,
+        notice_after: float = 2.0,
+        notice_every: float = 5.0,
     ) -> None:
         self._dispatcher = dispatcher
         self._keyring = keyring
@@ -65,6 +93,8 @@ class ChatCompletions:
         self._clock = clock
         self._ids = ids
         self._max_body = max_body
+        self._notice_after = notice_after
+        self._notice_every = notice_every
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = self._clock.monotonic()
@@ -88,6 +118,7 @@ class ChatCompletions:
         self, scope: Scope, receive: Receive, send: Send, request_id: str, told: _Told, watch: _Watch
     ) -> None:
         stream: ChatStream | None = None
+        line = self._line(send, request_id, told)
         try:
             try:
                 if scope["method"] != "POST":
@@ -99,23 +130,39 @@ class ChatCompletions:
                 request = _with_timeout(request, header(scope, b"x-timeout"))
                 told.request = request
                 watch.start()
-                stream = told.stream = await self._dispatcher.chat(told.principal, request, request_id)
+                line.begins = request.stream and self._notice_after > 0
+                stream = told.stream = await self._dispatcher.chat(
+                    told.principal, request, request_id, waiting=line.joined
+                )
+                untold = await line.stop()
+                if untold is not None:
+                    raise untold
                 if not request.stream:
-                    await self._whole(stream, send, request_id, told)
+                    await self._whole(stream, send, request_id, told, line)
                     return
             except GatewayError as error:
                 told.error = error
-                await self._refuse(error, send, request_id, told, stream)
+                await self._refuse(error, send, request_id, told, line)
                 return
             except Exception as error:  # noqa: BLE001 - the last resort: told to the caller and to the operator
                 self._notice(error, request_id)
                 told.error = GatewayError()
-                await self._refuse(told.error, send, request_id, told, stream)
+                await self._refuse(told.error, send, request_id, told, line)
                 return
-            await self._events(stream, send, request_id, told)
+            await self._events(stream, send, request_id, told, line)
         finally:
+            line.abandon()
             if stream is not None:
                 await stream.aclose()
+
+    def _line(self, send: Send, request_id: str, told: _Told) -> Waiting:
+        async def begin() -> None:
+            told.status = 200
+            headers = [(b"x-request-id", request_id.encode()), *line.headers(), *_SSE]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+        line = Waiting(begin, send, clock=self._clock, after=self._notice_after, every=self._notice_every)
+        return line
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
         length = header(scope, b"content-length")
@@ -142,7 +189,7 @@ class ChatCompletions:
     def _too_large(self) -> RequestTooLarge:
         return RequestTooLarge(f"The body is larger than {self._max_body} bytes.", code="body_too_large")
 
-    async def _whole(self, stream: ChatStream, send: Send, request_id: str, told: _Told) -> None:
+    async def _whole(self, stream: ChatStream, send: Send, request_id: str, told: _Told, line: Waiting) -> None:
         async for _ in stream.events():
             if told.first is None:
                 told.first = self._clock.monotonic()
@@ -156,7 +203,7 @@ class ChatCompletions:
             finish=answer.finish or "stop",
             usage=usage,
         )
-        headers = _headers(stream, request_id)
+        headers = [*_headers(stream, request_id), *line.headers()]
         headers.append((b"content-type", b"application/json"))
         headers.append((b"content-length", str(len(body)).encode()))
         headers.append((b"x-gateway-usage", b"estimated" if usage.estimated else b"upstream"))
@@ -164,22 +211,18 @@ class ChatCompletions:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    async def _events(self, stream: ChatStream, send: Send, request_id: str, told: _Told) -> None:
+    async def _events(self, stream: ChatStream, send: Send, request_id: str, told: _Told, line: Waiting) -> None:
         writer = ChunkWriter(
             completion_id=self._ids.new("chatcmpl", 24),
             created=int(self._clock.now().timestamp()),
             model=stream.model,
             include_usage=stream.request.include_usage,
         )
-        headers = _headers(stream, request_id)
-        headers += [
-            (b"content-type", b"text/event-stream; charset=utf-8"),
-            (b"cache-control", b"no-cache"),
-            (b"x-accel-buffering", b"no"),
-        ]
         told.status = 200
         told.first = self._clock.monotonic()
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if not line.begun:
+            headers = [*_headers(stream, request_id), *line.headers(), *_SSE]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
         opening = writer.first()
         text = Appender()
         with KeepAlive(send) as alive:
@@ -204,9 +247,15 @@ class ChatCompletions:
                 await alive.send(sse_error(told.error))
         await send({"type": "http.response.body", "body": b""})
 
-    async def _refuse(
-        self, error: GatewayError, send: Send, request_id: str, told: _Told, stream: ChatStream | None
-    ) -> None:
+    async def _refuse(self, error: GatewayError, send: Send, request_id: str, told: _Told, line: Waiting) -> None:
+        untold = await line.stop()
+        if untold is not None:
+            self._notice(untold, request_id)
+        if line.begun:
+            await send({"type": "http.response.body", "body": sse_error(error), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        stream = told.stream
         metadata: dict[str, Any] = {}
         if told.request is not None and told.request.session_id is not None and told.request.session_explicit:
             metadata["session_id"] = told.request.session_id
@@ -215,10 +264,16 @@ class ChatCompletions:
         status, headers, body = render(error, metadata)
         told.status = status
         headers.append((b"x-request-id", request_id.encode()))
+        named = {name for name, _ in headers}
+        headers += [each for each in line.headers() if each[0] not in named]
+        if stream is not None and stream.attempt.lease.queued:
+            headers.append(_wait_header(stream.attempt.lease.waited))
+        elif line.first is not None and isinstance(error, Overloaded | PointsExhausted | SessionLost):
+            headers.append(_wait_header(line.seconds()))  # the pool's own refusals end the wait
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def _notice(self, error: Exception, request_id: str) -> None:
+    def _notice(self, error: BaseException, request_id: str) -> None:
         self._telemetry.emit(
             Notice(
                 level="error",
@@ -295,8 +350,12 @@ def _headers(stream: ChatStream, request_id: str) -> Headers:
     if attempt.session is not None:
         headers.append((b"x-gateway-session", attempt.session.encode()))
     if attempt.lease.queued:
-        headers.append((b"x-gateway-wait-ms", str(int(attempt.lease.waited * 1000)).encode()))
+        headers.append(_wait_header(attempt.lease.waited))
     return headers
+
+
+def _wait_header(seconds: float) -> tuple[bytes, bytes]:
+    return b"x-gateway-wait-ms", str(int(seconds * 1000)).encode()
 
 
 def _with_timeout(request: ChatRequest, value: str | None) -> ChatRequest:

@@ -122,8 +122,10 @@ _HEADERS = {
     "x-request-id": "Id of the request, the caller's own if it sent a valid one.",
     "x-gateway-account": "Opaque id of the account that answered.",
     "x-gateway-attempts": "Accounts tried, the last one included.",
-    "x-gateway-session": "new, continued, replayed or moved; only with a session.",
+    "x-gateway-session": "new, continued, replayed, moved or borrowed; only with a session.",
     "x-gateway-wait-ms": "Time in the queue; only if it waited.",
+    "x-gateway-queue-position": "Place in the queue at joining, from 1; only if it waited.",
+    "x-gateway-queue-expected-ms": "Wait expected at joining; only if it waited and the pace is known.",
     "x-gateway-usage": "upstream or estimated; only without streaming.",
 }
 _ERRORS = {

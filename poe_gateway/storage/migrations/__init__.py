@@ -14,10 +14,11 @@ from poe_gateway.clock import Clock
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, guarded
 from poe_gateway.storage.leases import MongoLeases
-from poe_gateway.storage.migrations import m0001_first
+from poe_gateway.storage.migrations import m0001_first, m0002_explanation
 
 STEPS: dict[int, Callable[[Database], Awaitable[None]]] = {
     1: m0001_first.apply,
+    2: m0002_explanation.apply,
 }
 """Version -> what leads there from the version before."""
 

@@ -1,0 +1,63 @@
+"""Service keys in memory: the twin of MongoDB's key store, for tests and rehearsals."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from poe_gateway.auth.keys import KeyTerms, ServiceKey
+
+
+class MemoryKeys:
+    """KeyStore of one process; share ``table`` (keys by id) and ``log`` (ids as they changed) between processes.
+
+    While ``failure`` is set, every call raises it.
+    """
+
+    def __init__(self, table: dict[str, ServiceKey] | None = None, log: list[str] | None = None) -> None:
+        self.table: dict[str, ServiceKey] = {} if table is None else table
+        self.log: list[str] = [] if log is None else log
+        self.failure: Exception | None = None
+        self._read = 0
+
+    def _call(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _put(self, key: ServiceKey) -> ServiceKey:
+        self.table[key.id] = key
+        self.log.append(key.id)
+        return key
+
+    async def load(self) -> list[ServiceKey]:
+        self._call()
+        self._read = len(self.log)
+        return list(self.table.values())
+
+    async def changes(self) -> list[ServiceKey]:
+        self._call()
+        changed = dict.fromkeys(self.log[self._read :])
+        self._read = len(self.log)
+        return [self.table[key_id] for key_id in changed]
+
+    async def add(self, key: ServiceKey) -> bool:
+        self._call()
+        if any(other.hash == key.hash for other in self.table.values()):
+            return False
+        if key.id in self.table:
+            raise ValueError(f"the key id {key.id} is taken")
+        self._put(key)
+        return True
+
+    async def revoke(self, key_id: str, at: datetime) -> ServiceKey | None:
+        self._call()
+        key = self.table.get(key_id)
+        if key is None or not key.enabled:
+            return key
+        return self._put(replace(key, enabled=False, revoked_at=at))
+
+    async def change(self, key_id: str, terms: KeyTerms) -> ServiceKey | None:
+        self._call()
+        key = self.table.get(key_id)
+        return None if key is None else self._put(terms.on(key))

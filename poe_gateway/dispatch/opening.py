@@ -1,0 +1,92 @@
+"""The opening of an answer: what is read before the caller is shown anything, so that a failure can still be hidden.
+
+A streamed answer is held back for a moment after its first piece; an answer that is sent as a whole is read to its end,
+since nothing of it reaches the caller before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+
+from poe_gateway.chat.events import Bound, ChatEvent, Measured
+from poe_gateway.dispatch.stream import Answer, close
+from poe_gateway.pool.outcome import Transient
+from poe_gateway.upstreams.base import Fate, UpstreamFailure
+
+_HELD = 16
+"""Events that are held back at most."""
+
+
+class Opening:
+    """Reads the opening. ``head``: the events so far; ``pending``: a read that was begun and not finished."""
+
+    def __init__(self, source: AsyncGenerator[ChatEvent, None], answer: Answer) -> None:
+        self.head: list[ChatEvent] = []
+        self.pending: asyncio.Task[ChatEvent | None] | None = None
+        self._source = source
+        self._answer = answer
+
+    async def read(self, deadline: float, began: Callable[[], None]) -> None:
+        """Up to the first piece. ``deadline``: on the loop's clock. Raises UpstreamFailure, TimeoutError."""
+        async with asyncio.timeout_at(deadline):
+            async for event in self._source:
+                self._take(event)
+                if self.finished or not (isinstance(event, Measured | Bound) or self._answer.empty):
+                    began()
+                    break
+            else:
+                raise UpstreamFailure(Transient("the answer was cut off before it began"), Fate.ACCEPTED)
+        self._refuse_empty()
+
+    async def read_whole(self, deadline: float) -> None:
+        """The rest. Raises UpstreamFailure."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self.finished:
+                    event = await anext(self._source, None)
+                    if event is None:
+                        raise UpstreamFailure(Transient("the answer was cut off"), Fate.ACCEPTED)
+                    self._take(event)
+        except TimeoutError:
+            raise UpstreamFailure(Transient("the answer took too long", timeout=True), Fate.ACCEPTED) from None
+        self._refuse_empty()
+
+    async def hold_back(self, until: float) -> None:
+        """A little more, up to ``until`` on the loop's clock. Raises UpstreamFailure."""
+        loop = asyncio.get_running_loop()
+        while not self.finished and len(self.head) < _HELD:
+            left = until - loop.time()
+            if left <= 0:
+                return
+            # Not a time-out around ``anext``: that would end the generator.
+            self.pending = asyncio.ensure_future(_next(self._source))
+            done, _ = await asyncio.wait((self.pending,), timeout=left)
+            if not done:
+                return
+            event = self.pending.result()
+            self.pending = None
+            if event is None:
+                raise UpstreamFailure(Transient("the answer was cut off"), Fate.ACCEPTED)
+            self._take(event)
+        self._refuse_empty()
+
+    async def abandon(self) -> None:
+        """Close the upstream's side."""
+        await close(self._source, self.pending)
+
+    @property
+    def finished(self) -> bool:
+        return self._answer.finish is not None
+
+    def _take(self, event: ChatEvent) -> None:
+        self.head.append(event)
+        self._answer.observe(event)
+
+    def _refuse_empty(self) -> None:
+        if self._answer.finish == "stop" and self._answer.empty:
+            raise UpstreamFailure(Transient("the answer was empty"), Fate.ACCEPTED)
+
+
+async def _next(source: AsyncGenerator[ChatEvent, None]) -> ChatEvent | None:
+    return await anext(source, None)
