@@ -68,6 +68,7 @@ from poe_gateway.storage.keys import MongoKeys
 from poe_gateway.storage.leases import MongoLeases
 from poe_gateway.storage.meta import MongoMeta, VaultMismatch
 from poe_gateway.storage.migrations import MigrationStuck, SchemaTooNew, migrate
+from poe_gateway.storage.places import LinuxPlaces
 from poe_gateway.storage.prices import MongoPrices
 from poe_gateway.storage.sessions import MongoSessions
 from poe_gateway.storage.usage import MongoUsage
@@ -201,7 +202,7 @@ class Gateway:
         )
         broker.on_step = witness.stepped
         broker.on_incident = witness.incident
-        self.grants = MongoGrants(db)
+        self.grants = MongoGrants(db, LinuxPlaces())
         self.keeper = keeper = Keeper(broker=broker, store=self.grants, clock=clock, ids=ids)
         witness.process = keeper.instance
         keeper.on_lost = self._lease_lost

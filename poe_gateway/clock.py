@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
@@ -50,18 +50,16 @@ class ServerClock:
 
     def __init__(self, machine: Clock | None = None) -> None:
         self._machine = machine or SystemClock()
-        self._base: datetime | None = None
-        """The database's time at second ``_at`` of the monotonic clock, known to ``_error`` seconds at that moment."""
+        self.monotonic = self._machine.monotonic
+        self._offset: float | None = None
+        """Epoch seconds of the database at second 0 of the monotonic clock, as learned at its second ``_at``."""
         self._at = 0.0
         self._error = 0.0
 
     def now(self) -> datetime:
-        if self._base is None:
+        if self._offset is None:
             return self._machine.now()
-        return self._base + timedelta(seconds=self._machine.monotonic() - self._at)
-
-    def monotonic(self) -> float:
-        return self._machine.monotonic()
+        return datetime.fromtimestamp(self.monotonic() + self._offset, UTC)
 
     def sync(self, server_now: datetime, sent: float, received: float) -> None:
         """The database said ``server_now`` between two moments of the monotonic clock.
@@ -70,25 +68,24 @@ class ServerClock:
         contradicts them: the database's own clock was set, or another server answers now.
         """
         error = (received - sent + _TICK) / 2
-        at = (received + sent - _TICK) / 2  # when the database's clock turned to ``server_now``, as far as is known
-        if self._base is not None:
-            known = self._base + timedelta(seconds=at - self._at)
-            believed = self._error + _DRIFT * abs(at - self._at)
-            if error > believed and abs((server_now - known).total_seconds()) <= error + believed:
+        offset = server_now.timestamp() + _TICK / 2 - (received + sent) / 2
+        if self._offset is not None:
+            believed = self._error + _DRIFT * abs(received - self._at)
+            if error > believed and abs(offset - self._offset) <= error + believed:
                 return
-        self._base, self._at, self._error = server_now, at, error
+        self._offset, self._at, self._error = offset, received, error
 
     @property
     def error(self) -> float | None:
         """Seconds by which ``now`` may be off at most; None before the first ``sync``."""
-        if self._base is None:
+        if self._offset is None:
             return None
-        return self._error + _DRIFT * abs(self._machine.monotonic() - self._at)
+        return self._error + _DRIFT * abs(self.monotonic() - self._at)
 
     @property
     def skew(self) -> float:
         """Seconds by which the machine's calendar is ahead of the database's; 0 before the first ``sync``."""
-        return (self._machine.now() - self.now()).total_seconds() if self._base is not None else 0.0
+        return (self._machine.now() - self.now()).total_seconds() if self._offset is not None else 0.0
 
 
 class Ids:

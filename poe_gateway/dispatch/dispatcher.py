@@ -29,7 +29,7 @@ from poe_gateway.pool.broker import Broker, Waits
 from poe_gateway.pool.decision import Decision, Try
 from poe_gateway.pool.guard import Verdict
 from poe_gateway.pool.lease import Lease, Want
-from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Failure, Outcome, Rejected, Succeeded, Transient
+from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Failure, Outcome, Rejected, Succeeded
 from poe_gateway.pool.pricebook import PriceBook
 from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
@@ -68,6 +68,8 @@ class _Journey(msgspec.Struct, kw_only=True):
     started: float
     session: str | None = None
     binding: SessionBinding | None = None
+    opening: bytes | None = None
+    """Of a conversation without a session that goes on."""
     attempts: int = 0
     tried: set[str] = set()
     last: UpstreamFailure | None = None
@@ -112,7 +114,21 @@ class Dispatcher:
 
         ``waiting`` is told once when the request has to stand in line.
         """
-        plan = self._catalog.plan(request.model, self._broker.offers())
+        try:
+            plan = self._catalog.plan(request.model, self._broker.offers())
+        except GatewayError as error:
+            self._decided(
+                Decision(
+                    request_id=request_id,
+                    at=self._clock.now(),
+                    process=self._broker.epoch,
+                    key_id=principal.key_id,
+                    model=request.model,
+                    status=error.status,
+                    error_code=error.code,
+                )
+            )
+            raise
         journey = self._journey(principal, request, request_id, plan)
         try:
             if request.session_id is not None:
@@ -240,9 +256,9 @@ class Dispatcher:
             if own and (strict or not self._worn_out(binding)):
                 want = replace(want, affinity=binding.account_id, steadfast=strict)
         elif journey.session is None and self._prefixes is not None and not journey.tried:
-            opening = opening_of(want.caller, journey.request)
-            if opening is not None:
-                account_id = self._prefixes.account(opening, self._clock.monotonic())
+            journey.opening = opening_of(want.caller, journey.request)
+            if journey.opening is not None:
+                account_id = self._prefixes.account(journey.opening, self._clock.monotonic())
                 if account_id is not None:
                     want = replace(want, affinity=account_id, patience=0.0)
         return want
@@ -404,13 +420,10 @@ class Dispatcher:
     ) -> None:
         """Read what is read before the caller sees anything. Raises UpstreamFailure for whatever goes wrong."""
         try:
-            await opening.read(deadline, began)
-            if not journey.request.stream:
-                await opening.read_whole(deadline)
-            elif self._policy.hold_back:
+            stream = journey.request.stream
+            await opening.read(deadline, began, whole=not stream)
+            if stream and self._policy.hold_back:
                 await opening.hold_back(asyncio.get_running_loop().time() + self._policy.hold_back)
-        except TimeoutError:
-            raise UpstreamFailure(Transient("no answer in time", timeout=True), Fate.UNKNOWN) from None
         except UpstreamFailure:
             raise
         except Exception as error:
@@ -543,7 +556,7 @@ class Dispatcher:
         if self._prefixes is None or journey.session is not None:
             return
         caller, request = journey.want.caller, journey.request
-        opening = opening_of(caller, request) or opening_with(caller, request, answer.text)
+        opening = journey.opening or opening_with(caller, request, answer.text)
         self._prefixes.remember(opening, attempt.lease.account.id, self._clock.monotonic())
 
 

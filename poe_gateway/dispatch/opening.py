@@ -27,29 +27,27 @@ class Opening:
         self._source = source
         self._answer = answer
 
-    async def read(self, deadline: float, began: Callable[[], None]) -> None:
-        """Up to the first piece. ``deadline``: on the loop's clock. Raises UpstreamFailure, TimeoutError."""
-        async with asyncio.timeout_at(deadline):
-            async for event in self._source:
-                self._take(event)
-                if self.finished or not (isinstance(event, Measured | Bound) or self._answer.empty):
-                    began()
-                    break
-            else:
-                raise UpstreamFailure(Transient("the answer was cut off before it began"), Fate.ACCEPTED)
-        self._refuse_empty()
+    async def read(self, deadline: float, began: Callable[[], None], *, whole: bool) -> None:
+        """Up to the first piece, or the whole answer. ``deadline``: on the loop's clock. Raises UpstreamFailure.
 
-    async def read_whole(self, deadline: float) -> None:
-        """The rest. Raises UpstreamFailure."""
+        ``began`` is called with the first piece.
+        """
+        shown = False
         try:
             async with asyncio.timeout_at(deadline):
-                while not self.finished:
-                    event = await anext(self._source, None)
-                    if event is None:
-                        raise UpstreamFailure(Transient("the answer was cut off"), Fate.ACCEPTED)
+                async for event in self._source:
                     self._take(event)
+                    if not shown and (self.finished or not (isinstance(event, Measured | Bound) or self._answer.empty)):
+                        shown = True
+                        began()
+                    if self.finished or (shown and not whole):
+                        break
+                else:
+                    text = "the answer was cut off" if shown else "the answer was cut off before it began"
+                    raise UpstreamFailure(Transient(text), Fate.ACCEPTED)
         except TimeoutError:
-            raise UpstreamFailure(Transient("the answer took too long", timeout=True), Fate.ACCEPTED) from None
+            text, fate = ("the answer took too long", Fate.ACCEPTED) if shown else ("no answer in time", Fate.UNKNOWN)
+            raise UpstreamFailure(Transient(text, timeout=True), fate) from None
         self._refuse_empty()
 
     async def hold_back(self, until: float) -> None:

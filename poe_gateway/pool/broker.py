@@ -359,9 +359,7 @@ class Broker(Roster):
                 now,
             )
             model_only = verdict.scope == Scope.ACCOUNT_MODEL
-            self._note_outcome(
-                lease, outcome, withheld=not verdict.applies, accepted=accepted, model_only=model_only
-            )
+            self._note_outcome(lease, outcome, withheld=not verdict.applies, accepted=accepted, model_only=model_only)
             self._carry_out(verdict)
         self.give_up(lease)
         self._refuse_hopeless()

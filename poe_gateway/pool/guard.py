@@ -121,7 +121,8 @@ class Guard:
         shut = self.shut(offers, model, fingerprint)
         if offers and shut == offers:
             incident = self._incidents.open_for(next(iter(shut)), model)
-            return _refusal(incident.code if incident is not None else "upstream_down", self._policy.incidents.probe_gap)
+            code = incident.code if incident is not None else "upstream_down"
+            return _refusal(code, self._policy.incidents.probe_gap)
         return None
 
     def holds(self, account_id: str) -> bool:

@@ -31,8 +31,8 @@ _PRICES = 4096
 _ROWS = 20_000
 """Rows of use that are kept while the database is away; further models are not counted then."""
 _OFTEN = 16
-"""Up to so many samples each one is estimated with at once; then every eighth."""
-_EIGHTH = 8
+"""Up to so many samples each one is estimated with at once; then with each write, or after so many more."""
+_AFTER = 64
 _OVERLAP = timedelta(seconds=10)
 """Writes of the same moment may become visible one after the other."""
 _Key = tuple[str, str]
@@ -150,7 +150,7 @@ class PriceBook:
         while len(self._pending) > _PRICES:
             self._pending.popitem(last=False)
         fresh = self._fresh[key] = self._fresh.get(key, 0) + 1
-        if len(self._samples[key]) <= _OFTEN or fresh >= _EIGHTH:
+        if len(self._samples[key]) <= _OFTEN or fresh >= _AFTER:
             self._estimate(key)
 
     def used(self, offer: str, model: str, points: int | None, at: datetime) -> None:

@@ -256,9 +256,7 @@ def _measured(account: Account, news: Measurement, policy: PoolPolicy) -> Accoun
         unpriced=known.unpriced if news.points is None else {},
         drift=known.drift if news.points is None else news.drift,
     )
-    account = replace(
-        account, balance=balance, last_refresh_at=news.at, reset_clock=news.clock or account.reset_clock
-    )
+    account = replace(account, balance=balance, last_refresh_at=news.at, reset_clock=news.clock or account.reset_clock)
     if account.renews_daily:
         # What was measured today holds today's grant already, even if the account was invalid at the hour.
         account = replace(account, reset_day=own_day(account, news.at, policy))
@@ -346,7 +344,7 @@ def _rest(
 
 
 def lifted(account: Account, now: datetime, evidence: str) -> Account:
-    """The rest, or the error, that the request ``evidence`` brought about is undone: the fault was not the account's."""
+    """What the request ``evidence`` brought about is undone, a rest or an error: the fault was not the account's."""
     if account.health.state is State.ACTIVE and account.error_count:
         return replace(account, error_count=account.error_count - 1)
     if account.health.state is not State.COOLDOWN or account.health.evidence != evidence:

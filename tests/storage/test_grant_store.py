@@ -337,6 +337,16 @@ async def test_slots_are_withheld_for_as_long_as_a_request_may_last(world: World
     assert await second.take("second", [ask(ONE, 3)]) == {ONE: 3}
 
 
+async def test_lapses_are_not_judged_when_told_so(world: World) -> None:
+    alive = {1, 2}
+    first, second = await neighbours(world, alive)
+    await asyncio.sleep(0.1)
+    assert await second.reclaim(0.01, only_proven=True) == 0
+    assert set((await first.renew("first", LONG)).live) == {"first", "second"}
+    alive.remove(1)
+    assert await second.reclaim(only_proven=True) == 1
+
+
 async def test_strangers_leave_the_judgement_to_neighbours(world: World) -> None:
     await neighbours(world, {1, 2})
     stranger = world.store(Machine("there", 1, {1}))

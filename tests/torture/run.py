@@ -143,7 +143,7 @@ class Torture:
             process = self._gateways[number].process
             if number in self._stopped or process is None:
                 continue
-            if rng.random() < 0.5:
+            if rng.random() < 0.35:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
                 told.kills += 1
@@ -151,7 +151,7 @@ class Torture:
             elif len(self._stopped) < plan.processes - 1:
                 os.kill(process.pid, signal.SIGSTOP)
                 told.stops += 1
-                self._stopped[number] = time.monotonic() + rng.uniform(0.2, 3.0) * plan.lifetime
+                self._stopped[number] = time.monotonic() + rng.uniform(0.3, 3.0) * plan.lifetime
         await self._wake(due=float("inf"))
 
     async def _wake(self, due: float) -> None:
@@ -175,7 +175,7 @@ class Torture:
         async with httpx.AsyncClient(headers=headers, limits=limits, trust_env=False, timeout=70) as client:
             while not self._done.is_set():
                 gateway = rng.choice(self._gateways)
-                seconds = rng.choice((0.1, 0.3, 0.6, 1.0, self.plan.longest * rng.random()))
+                seconds = rng.choice((0.1, 0.5, self.plan.longest * rng.random(), self.plan.longest))
                 body = {
                     "model": "m-1",
                     "stream": rng.random() < 0.5,

@@ -67,3 +67,8 @@ def test_without_sight_every_process_is_a_stranger() -> None:
     assert judged([process(2, lapsed=True)], Nowhere()) == Judgement(lapsed=("p2",))
     assert strangers(Nowhere().here(), [HERE, None]) == 2
     assert strangers(Seen().here(), [HERE, None, "there"]) == 2
+
+
+def test_after_an_outage_only_what_is_proven_counts() -> None:
+    seen = [process(9), process(2, lapsed=True), process(1, overdue=True), process(7, "there", lapsed=True)]
+    assert judged(seen, Seen(1, 2), only_proven=True) == Judgement(gone=("p9",))

@@ -92,6 +92,7 @@ class TestChanges:
         book.on_changed = lambda offer, model, change: told.append(change)
         for number, points in enumerate((20, 50, 20)):
             seen(book, *[points] * 40, start=100 * number)
+            await book.flush()
         assert [each.after for each in told] == [50, 20]
 
     async def test_an_old_change_is_not_told_at_the_start(self) -> None:
