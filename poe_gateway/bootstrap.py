@@ -43,10 +43,10 @@ from poe_gateway.scheduler.leadership import Leadership
 from poe_gateway.scheduler.runner import Scheduler
 from poe_gateway.scheduler.timetable import Schedule, timetable
 from poe_gateway.settings import Settings
+from poe_gateway.storage import schema
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
 from poe_gateway.storage.catalog import MongoCatalog
-from poe_gateway.storage import schema
 from poe_gateway.storage.client import (
     BadMongoUri,
     Client,

@@ -9,6 +9,7 @@ from poe_gateway.cli.accounts import accounts
 from poe_gateway.cli.keys import keys
 from poe_gateway.cli.pool import pool
 from poe_gateway.cli.server import healthcheck, serve
+from poe_gateway.cli.simulate import simulate
 from poe_gateway.cli.vault import vault
 
 
@@ -18,5 +19,5 @@ def main() -> None:
     """A broker for pools of chat accounts behind an OpenAI-compatible API."""
 
 
-for _command in (serve, accounts, keys, pool, vault, healthcheck):
+for _command in (serve, accounts, keys, pool, simulate, vault, healthcheck):
     main.add_command(_command)

@@ -29,7 +29,7 @@ from poe_gateway.pool.broker import Broker, Waits
 from poe_gateway.pool.decision import Decision, Try
 from poe_gateway.pool.guard import Verdict
 from poe_gateway.pool.lease import Lease, Want
-from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Failure, Outcome, Rejected, Succeeded
+from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Failure, Outcome, Rejected, Succeeded, Transient
 from poe_gateway.pool.pricebook import PriceBook
 from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
@@ -64,6 +64,8 @@ class _Journey(msgspec.Struct, kw_only=True):
     plan: Plan
     want: Want
     deadline: float
+    impatient: bool
+    """The deadline is the caller's own, before the gateway's."""
     decision: Decision
     started: float
     session: str | None = None
@@ -159,6 +161,7 @@ class Dispatcher:
             request_id=request_id,
             plan=plan,
             deadline=now + patience,
+            impatient=patience < self._policy.request_timeout,
             started=now,
             want=self.want(
                 principal,
@@ -387,12 +390,13 @@ class Dispatcher:
                 if session is not None:
                     self._sessions.busy.discard(session)
                 outcome, fate = _ended(error)
-                self._settle(journey, attempt, answer, outcome, fate)
+                self._settle(journey, attempt, answer, self._blamed(journey, outcome), fate)
             raise
 
         def settle(outcome: Outcome, fate: Fate | None) -> None:
             if attempt.lease.closed:
                 return
+            outcome = self._blamed(journey, outcome)
             if session is not None:
                 self._sessions.busy.discard(session)
             self._settle(journey, attempt, answer, outcome, fate, ttft=begun - attempt.lease.taken)
@@ -414,6 +418,13 @@ class Dispatcher:
             deadline=deadline,
             settle=settle,
         )
+
+    def _blamed(self, journey: _Journey, outcome: Outcome) -> Outcome:
+        """A caller that has less patience than the gateway left, when its time is up: no account was too slow."""
+        late = isinstance(outcome, Transient) and outcome.timeout
+        if late and journey.impatient and self._clock.monotonic() >= journey.deadline - _MOMENT:
+            return Cancelled()
+        return outcome
 
     async def _open_answer(
         self, journey: _Journey, attempt: Attempt, opening: Opening, deadline: float, began: Callable[[], None]
@@ -561,6 +572,7 @@ class Dispatcher:
 
 
 _SELECTORS = 1024
+_MOMENT = 0.05
 
 
 def _told(outcome: Outcome) -> tuple[int, str | None]:

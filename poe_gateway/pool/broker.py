@@ -245,7 +245,8 @@ class Broker(Roster):
 
     def _take(self, want: Want, since: float, *, queued: bool = False) -> Lease | None:
         """Choose and take in one breath, or None."""
-        self._tick_if_due()
+        if not queued:  # what is due may serve the line, and this one would be served twice
+            self._tick_if_due()
         if self.whole.used >= self.whole.held or not self.grants_valid():
             return None
         strategy = self.policy.strategy_for(want.model)
@@ -559,18 +560,24 @@ class Broker(Roster):
         if lane.account is not None:
             own = self.seats.get(lane.account)
             return [own] if own is not None and own.allowed else []
+        single = self.policy.strategy_for(lane.model) is Strategy.SINGLE
         found: list[Seat] = []
         for offer in lane.offers:
             seats = self.seats_of(offer)
             if lane.selector is not EVERY:
                 seats = [seat for seat in seats if lane.selector.matches(seat.account)]
-            if self.policy.strategy_for(lane.model) is Strategy.SINGLE:
-                found.extend([seat for seat in seats if seat.allowed][:1])
-                continue
-            if len(seats) > limit:
+            if len(seats) > limit and not single:
                 seats = rng.sample(seats, limit)
             found.extend([seat for seat in seats if seat.allowed])
-        return found
+        return self._the_single(lane, found) if single else found
+
+    def _the_single(self, lane: Lane, seats: list[Seat]) -> list[Seat]:
+        """Of the single strategy: the one account that the next in the lane waits for."""
+        ticket, now = next(self.line.tickets(lane), None), self._clock.now()
+        if ticket is None:
+            return []
+        fit = [seat for seat in seats if self.prospects.why_not(seat, ticket.want, now) is None]
+        return sorted(fit, key=lambda seat: (-seat.account.priority, seat.number))[:1]
 
     def price_rungs(self, prices: Sequence[int]) -> None:
         """The prices that matter for best fit: at most four, ascending."""

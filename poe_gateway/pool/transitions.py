@@ -14,7 +14,7 @@ Rules, in one place:
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 
 import msgspec
 from msgspec.structs import replace
@@ -45,10 +45,13 @@ from poe_gateway.pool.outcome import (
     Unauthorized,
 )
 from poe_gateway.pool.policy import PoolPolicy
-from poe_gateway.pool.renewal import next_reset, reset_day, trusted
+from poe_gateway.pool.renewal import next_reset, reset_day, reset_instant, trusted
 
 _FAILURES_WITHOUT_NEWS = (Cancelled, AdapterDrift, Rejected)
 _FAILED = (Cause.ERRORS, Cause.TIMEOUTS)
+_MODEL_BLOCKS = 64
+"""Of one account, the newest: callers may make up names of models."""
+_TIMED = (State.COOLDOWN, State.DEPLETED)
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,7 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     at: datetime
     model: str
+    """Public name. Blocks go by it, whatever the upstream calls the model; empty: not known."""
     evidence: str
     credential_rev: int
     """Which credentials were used: a fault of older ones says nothing about newer ones."""
@@ -97,18 +101,42 @@ def as_of(account: Account, now: datetime, policy: PoolPolicy, day: str | None =
 
     ``day`` is ``reset_day(now, policy.reset)`` where the caller already has it. Idempotent.
     """
-    renewed = _with_daily_reset(account, now, policy, day) if account.renews_daily else account
+    renewed = account
+    until = account.health.until
+    if until is not None and until <= now and account.health.state in _TIMED:
+        # In the order in which they came true, so that it does not matter when somebody looks.
+        reset = _due_reset(account, now, policy, day)
+        if reset is None or until < reset:
+            renewed = _lapsed(renewed, until)
+    if account.renews_daily:
+        renewed = _with_daily_reset(renewed, now, policy, day)
+    if renewed.balance.next_grant_at is not None:
+        renewed = _with_grant(renewed, now)
     health = renewed.health
-    if health.until is not None and health.until <= now and health.state in (State.COOLDOWN, State.DEPLETED):
+    if health.until is not None and health.until <= now and health.state in _TIMED:
         renewed = _lapsed(renewed, health.until)
     elif health.cause is Cause.BELOW_THRESHOLD and (renewed.balance.points or 0) >= _threshold(renewed, policy):
         # The operator keeps less for the owner now.
         renewed = _active(renewed, Cause.RENEWED, now, health.evidence)
-    elif renewed.keep_percent and health.state is State.ACTIVE:
+    if renewed.keep_percent and renewed.health.state is State.ACTIVE:
         renewed = _judge_balance(renewed, now, health.evidence, policy)
     if renewed.model_blocks and any(block.until <= now for block in renewed.model_blocks):
         renewed = replace(renewed, model_blocks=tuple(b for b in renewed.model_blocks if b.until > now))
     return renewed
+
+
+def _due_reset(account: Account, now: datetime, policy: PoolPolicy, day: str | None) -> datetime | None:
+    """When the daily reset came true that the account has not had yet, None when it has had it."""
+    if not account.renews_daily or account.reset_day is None:
+        return None
+    today = own_day(account, now, policy, day)
+    return _instant(account, today, policy) if account.reset_day < today else None
+
+
+def _instant(account: Account, day: str, policy: PoolPolicy) -> datetime:
+    clock, reset = account.reset_clock, policy.reset
+    late = clock.high if clock is not None and trusted(clock) else 0.0
+    return reset_instant(date.fromisoformat(day), reset.zone, reset.hour, late)
 
 
 def _lapsed(account: Account, at: datetime) -> Account:
@@ -139,7 +167,22 @@ def _with_daily_reset(account: Account, now: datetime, policy: PoolPolicy, day: 
     account = replace(account, balance=balance, reset_day=today, error_count=0, strikes=0)
     if account.health.state is State.ACTIVE:
         return account
-    return _active(account, Cause.RENEWED, now, f"daily-reset {today}")
+    return _active(account, Cause.RENEWED, _instant(account, today, policy), f"daily-reset {today}")
+
+
+def _with_grant(account: Account, now: datetime) -> Account:
+    """The grant that the upstream named has come to an account in service: believed until the next measurement.
+
+    Once: from then on the figure is not what was measured less what was booked.
+    """
+    balance = account.balance
+    granted, points, whole = balance.next_grant_at, balance.points, balance.allotment
+    if granted is None or granted > now or account.health.state is not State.ACTIVE or points is None or not whole:
+        return account
+    measured = balance.measured_at is not None and balance.measured_at < granted
+    if not measured or points >= whole or points + balance.booked != balance.measured:
+        return account
+    return replace(account, balance=replace(balance, points=whole, estimated=True))
 
 
 def apply(account: Account, news: News, policy: PoolPolicy) -> Account:
@@ -158,9 +201,10 @@ def _settled(account: Account, news: Settled, policy: PoolPolicy) -> Account:
     if isinstance(outcome, Rejected):
         if news.withheld:
             return used
-        return _blocked(used, outcome.model, Cause.OPERATOR, at + timedelta(seconds=policy.model_block))
+        blocked = outcome.model and (news.model or outcome.model)
+        return _blocked(used, blocked, Cause.OPERATOR, at + timedelta(seconds=policy.model_block))
     if news.accepted:
-        used = _booked(used, Succeeded(), news)
+        used = _judge_balance(_booked(used, Succeeded(), news), at, news.evidence, policy)
     if isinstance(outcome, _FAILURES_WITHOUT_NEWS) or news.credential_rev != account.credential_rev:
         return used
     detail = getattr(outcome, "detail", "")
@@ -183,7 +227,7 @@ def _settled(account: Account, news: Settled, policy: PoolPolicy) -> Account:
         wait = policy.rest.seconds(failed.strikes) if outcome.retry_after is None else outcome.retry_after
         until = at + timedelta(seconds=min(max(wait, 1.0), policy.retry_after_cap))
         if outcome.model is not None:
-            return _blocked(failed, outcome.model, Cause.RATE_LIMITED, until)
+            return _blocked(failed, news.model or outcome.model, Cause.RATE_LIMITED, until)
         return _rest(failed, Cause.RATE_LIMITED, until, news, told=told)
     assert isinstance(outcome, Transient)  # noqa: S101 - the union is closed
     if news.model_only:
@@ -204,6 +248,9 @@ def _succeeded(account: Account, outcome: Succeeded, news: Settled, policy: Pool
         strikes=0,
     )
     account = _booked(account, outcome, news)
+    if any(block.model == news.model and block.cause is Cause.ERRORS for block in account.model_blocks):
+        kept = tuple(block for block in account.model_blocks if block.model != news.model)
+        account = replace(account, model_blocks=kept)
     health = account.health
     if health.state is State.COOLDOWN:
         # A rest for failures ends with any success; another only with one that was begun after the rest.
@@ -289,10 +336,18 @@ def _judge_balance(account: Account, at: datetime, evidence: str, policy: PoolPo
 
 def kept_for_owner(account: Account, policy: PoolPolicy) -> int:
     """Points of the account that the pool never spends."""
-    if not account.keep_percent:
-        return 0
-    whole = account.balance.allotment or (policy.reset.points if account.renews_daily else 0)
-    return whole * account.keep_percent // 100
+    return _whole(account, policy) * account.keep_percent // 100 if account.keep_percent else 0
+
+
+def purse(account: Account, policy: PoolPolicy) -> int | None:
+    """Points that the pool may spend on the account after a renewal; None: not known."""
+    whole = _whole(account, policy)
+    return whole - kept_for_owner(account, policy) if whole else None
+
+
+def _whole(account: Account, policy: PoolPolicy) -> int:
+    """Points after a renewal; 0: not known."""
+    return account.balance.allotment or (policy.reset.points if account.renews_daily else 0)
 
 
 def _threshold(account: Account, policy: PoolPolicy) -> int:
@@ -356,7 +411,7 @@ def lifted(account: Account, now: datetime, evidence: str) -> Account:
 def _blocked(account: Account, model: str | None, cause: Cause, until: datetime) -> Account:
     if model is None:
         return account
-    others = tuple(block for block in account.model_blocks if block.model != model)
+    others = tuple(block for block in account.model_blocks if block.model != model)[-(_MODEL_BLOCKS - 1) :]
     return replace(account, model_blocks=(*others, ModelBlock(model=model, cause=cause, until=until)))
 
 

@@ -1,0 +1,1 @@
+"""A pool on virtual time: days of it in seconds, the same from the same seed."""
