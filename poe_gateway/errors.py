@@ -30,6 +30,8 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         """Seconds until a repeat can succeed, or None when waiting does not help."""
         self.headers = dict(headers or {})
+        self.attempts = 0
+        """Accounts that were tried before."""
         if code is not None:
             self.code = code
         super().__init__(self.message)

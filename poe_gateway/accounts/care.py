@@ -132,6 +132,7 @@ class AccountCare:
     def recently_used(self, since: datetime, stale: datetime) -> list[str]:
         """Accounts used after ``since`` whose balance was last read before ``stale``; first those about to be renewed.
 
+        Those too whose own grant has come since they were measured: nobody may use an account that seems empty.
         Not those that are paused or invalid, nor those that rest because they were too fast.
         """
         found: list[tuple[int, str]] = []
@@ -140,8 +141,7 @@ class AccountCare:
             account = seat.account
             used, read = account.last_used_at, account.last_refresh_at
             if (
-                used is not None
-                and used >= since
+                ((used is not None and used >= since) or _granted_unseen(account, now))
                 and (read is None or read <= stale)
                 and _may_be_measured(account)
                 and self._can(account, "balance")
@@ -260,6 +260,11 @@ def _may_be_measured(account: Account) -> bool:
         and account.health.state is not State.INVALID
         and account.health.cause is not Cause.RATE_LIMITED
     )
+
+
+def _granted_unseen(account: Account, now: datetime) -> bool:
+    granted, measured = account.balance.next_grant_at, account.balance.measured_at
+    return granted is not None and granted <= now and measured is not None and measured < granted
 
 
 def _may_be_revalidated(account: Account) -> bool:

@@ -33,8 +33,8 @@ from poe_gateway.vault import Vault
 
 class AccountDesk:
     """Verbs of the operator. ``forget_sessions`` drops what conversations are bound to a deleted account;
-    ``limits_changed`` is called when an account's own limit changed; ``acted`` is told (account id, verb) of what was
-    done.
+    ``limits_changed`` is called when an account's own limit changed; ``acted`` is told (account id, verb, detail) of what
+    was done.
 
     Every verb raises StoreUnavailable, and AccountNotFound where it names an account.
     """
@@ -54,7 +54,7 @@ class AccountDesk:
         ids: Ids,
         forget_sessions: Callable[[str], Awaitable[object]],
         limits_changed: Callable[[], None] = lambda: None,
-        acted: Callable[[str, str], None] = lambda account_id, verb: None,
+        acted: Callable[[str, str, str], None] = lambda account_id, verb, detail: None,
     ) -> None:
         self._book = book
         self._store = store
@@ -108,7 +108,7 @@ class AccountDesk:
         self._keychain.forget(account.id)
         await upstream.forget(account.id)
         self._broker.accept((account,))
-        self._acted(account.id, "upsert")
+        self._acted(account.id, "upsert", "")
         if not created and applied.resized:
             self._limits_changed()
         if not account.demo:
@@ -171,7 +171,7 @@ class AccountDesk:
         if account is not None and account.provider in self._upstreams:
             await self._upstreams[account.provider].forget(account_id)
         if there:
-            self._acted(account_id, "delete")
+            self._acted(account_id, "delete", "")
             await self._forget_sessions(account_id)
         return there
 
@@ -201,7 +201,7 @@ class AccountDesk:
     async def set_terms(self, account_id: str, terms: Terms) -> Account:
         """New terms for one account; nothing else changes. May be repeated."""
         step = Applied(terms, self._clock.now())
-        account = await self._change(account_id, step, "change")
+        account = await self._change(account_id, step, "change", terms.in_words())
         if step.resized:
             self._limits_changed()
         return account
@@ -219,17 +219,31 @@ class AccountDesk:
                 step(account)
             return outcome(accounts, step)
         try:
-            return await apply_to(accounts, step, self._stored)
+            done = await apply_to(accounts, step, self._stored)
+            for account_id in step.changed:
+                self._acted(account_id, "change", terms.in_words())
+            return done
         finally:
             if step.resized:
                 self._limits_changed()
 
-    async def _change(self, account_id: str, step: Callable[[Account], Account], verb: str) -> Account:
+    async def _change(
+        self, account_id: str, step: Callable[[Account], Account], verb: str, detail: str = ""
+    ) -> Account:
         now = self._clock.now()
-        stored = await self._stored({account_id: lambda account: _dated(account, step(account), now)})
+        changed = False
+
+        def dated(account: Account) -> Account:
+            nonlocal changed
+            after = _dated(account, step(account), now)
+            changed = after != account
+            return after
+
+        stored = await self._stored({account_id: dated})
         if account_id not in stored:
             raise AccountNotFound
-        self._acted(account_id, verb)
+        if changed:
+            self._acted(account_id, verb, detail)
         return self._broker.account(account_id) or stored[account_id]
 
     async def _stored(self, steps: Mapping[str, Callable[[Account], Account]]) -> Mapping[str, Account]:

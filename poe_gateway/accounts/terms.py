@@ -48,6 +48,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         given = {name: value for name, value in asdict(self).items() if value is not UNSET}
         return replace(account, **given) if given else account
 
+    def in_words(self) -> str:
+        """The new terms, for the history."""
+        given = [(name, value) for name, value in asdict(self).items() if value is not UNSET]
+        return ", ".join(f"{name}: {' '.join(value) if isinstance(value, tuple) else value}" for name, value in given)
+
 
 AS_THEY_ARE = Terms()
 """Nothing changes."""

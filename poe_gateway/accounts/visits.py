@@ -114,17 +114,19 @@ class Visitor:
         return transitions.as_of(account, self._clock.now(), self._broker.policy)
 
     async def _seated(self, account_id: str) -> Account:
-        """The account in the pool, taken in if it was not there yet: news of a visit needs a seat to go to.
+        """The account in the pool as it is stored, taken in if it was not there: news of a visit needs a seat to go to.
 
         Raises AccountNotFound.
         """
-        account = self._broker.account(account_id)
-        if account is not None:
-            return account
+        # As it is stored now: this process may have been frozen, and another one have met a challenge meanwhile.
+        known = self._broker.account(account_id)
         stored = await self._book.get(account_id)
         if stored is None:
+            self._broker.remove((account_id,))
             raise AccountNotFound
         self._broker.accept((stored,))
+        if known is not None:
+            return self._broker.account(account_id) or known
         # It may have been deleted behind that look, when the pool had no seat to remove: a second look tells.
         # Whoever deletes it from now on finds the seat.
         if await self._book.get(account_id) is None:

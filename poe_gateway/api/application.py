@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -27,6 +28,7 @@ from poe_gateway.errors import (
 )
 from poe_gateway.pool.store import StoreUnavailable
 
+_SET = re.compile(r"\b[Ff]rozenset\b")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -92,6 +94,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     told = kind(headers=dict(error.headers or {}))
     if kind is NotFound:
         told = NotFound(f"Unknown request URL: {request.method} {request.url.path[:200]}.", code="unknown_url")
+    elif error.status_code == 400:  # FastAPI could not read the body
+        told = InvalidRequest("The body is not valid JSON.", code="invalid_json")
     elif kind is InvalidRequest:
         told.message = str(error.detail)
         told.status = error.status_code
@@ -105,4 +109,10 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
     if first["type"] == "json_invalid":
         return _respond(InvalidRequest("The body is not valid JSON.", code="invalid_json"))
-    return _respond(Unprocessable(f"{place or 'body'}: {first['msg']}.", param=place or None, code="invalid_value"))
+    problem = _SET.sub(_list, first["msg"])
+    return _respond(Unprocessable(f"{place or 'body'}: {problem}.", param=place or None, code="invalid_value"))
+
+
+def _list(found: re.Match[str]) -> str:
+    """A set is a list on the wire."""
+    return "List" if found[0][0].isupper() else "list"

@@ -212,6 +212,25 @@ def clear_cooldown(account: str, url: str | None, *, as_json: bool) -> None:
     _verb(url, account, "clear-cooldown", as_json=as_json)
 
 
+@accounts.command("flush-affinity")
+@click.argument("account", required=False)
+@click.option("--all", "every", is_flag=True, help="The sessions of all accounts.")
+@remote
+def flush_affinity(account: str | None, url: str | None, *, every: bool, as_json: bool) -> None:
+    """Let the sessions of an account choose anew with their next request. They send their history again."""
+    if (account is None) != every:
+        raise click.UsageError("Give either ACCOUNT or --all.")
+    admin = Admin(url)
+    if account is None:
+        answer = admin.post("/sessions/flush", {"all": True})
+    else:
+        answer = admin.post(f"/accounts/{_id_of(admin, account)}/flush-affinity")
+    if as_json:
+        show_json(answer)
+        return
+    click.echo(f"Sessions that choose anew: {answer['dropped']}.")
+
+
 @accounts.command()
 @click.argument("account")
 @click.option("--yes", is_flag=True, help="Do not ask.")

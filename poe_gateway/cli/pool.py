@@ -10,6 +10,7 @@ import click
 from poe_gateway.cli.accounts import _id_of
 from poe_gateway.cli.decisions import Moment, decisions, say_incomplete
 from poe_gateway.cli.ground import Admin, remote, show_fields, show_json, show_table
+from poe_gateway.cli.keys import _id_of as _key_id_of
 
 _OFFERS = ("OFFER", "TOTAL", "IN SERVICE", "OPEN HERE", "HELD HERE", "USED HERE", "OUT OF SERVICE")
 _PROCESSES = ("PROCESS", "STATE", "PID", "EXPIRES IN", "ACCOUNTS", "SLOTS", "OF THE POOL")
@@ -43,7 +44,8 @@ def show(model: str | None, url: str | None, *, as_json: bool) -> None:
     show_fields(
         {
             "strategy": limits["strategy"],
-            "in flight here": f"{limits['used_here']} of {limits['held_here']}; pool {limits['global_inflight']}",
+            "of single models": ", ".join(f"{name} {word}" for name, word in limits["model_strategies"].items()),
+            "in flight here": f"{limits['used_here']} of {limits['held_here']} slots; pool {limits['global_inflight']}",
             "waiting here": f"{queue['waiting']} of {limits['queue_limit']}",
             "waiting by key": _counts(queue["by_caller"]),
             "longest wait": _seconds(queue["oldest_wait_seconds"]),
@@ -89,16 +91,19 @@ def forecast(hours: int, url: str | None, *, as_json: bool) -> None:
 
 @pool.command("would-choose")
 @click.option("--model", required=True)
-@click.option("--key", help="Id of a service key; without it any account may serve.")
+@click.option("--key", help="Id or name of a service key; without it any account may serve.")
 @click.option("--tokens", type=click.IntRange(0), default=0, help="Estimated size of the prompt.")
 @remote
 def would_choose(model: str, key: str | None, tokens: int, url: str | None, *, as_json: bool) -> None:
     """What would happen to a request now. Takes nothing."""
-    answer = Admin(url).get("/pool/would-choose", model=model, key=key, tokens=tokens)
+    admin = Admin(url)
+    key_id = None if key is None else _key_id_of(admin, key)
+    answer = admin.get("/pool/would-choose", model=model, key=key_id, tokens=tokens)
     if as_json:
         show_json(answer)
         return
     _say(answer["text"])
+    _say_names(answer["names"])
 
 
 @pool.command()
@@ -114,6 +119,7 @@ def explain(request_id: str, url: str | None, *, as_json: bool) -> None:
         if number:
             click.echo()
         _say(each["text"])
+    _say_names(answer["names"])
     say_incomplete(answer)
 
 
@@ -138,6 +144,13 @@ def _say(text: str) -> None:
     """What upstreams said may be in it: nothing of it may move the cursor."""
     for line in text.splitlines():
         click.echo("".join(each if each.isprintable() else "?" for each in line))
+
+
+def _say_names(names: dict[str, str]) -> None:
+    """Who is meant by the ids."""
+    if names:
+        click.echo()
+        show_fields(names)
 
 
 def _counts(counts: dict[str, int]) -> str:

@@ -26,11 +26,22 @@ from poe_gateway.dispatch.stream import Answer, Attempt, ChatStream, capacity_lo
 from poe_gateway.errors import GatewayError, SessionLost, Unavailable
 from poe_gateway.pool import transitions
 from poe_gateway.pool.broker import Broker, Waits
-from poe_gateway.pool.decision import Decision, Try
+from poe_gateway.pool.decision import Choice, Decision, Try
 from poe_gateway.pool.guard import Verdict
 from poe_gateway.pool.lease import Lease, Want
-from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Failure, Outcome, Rejected, Succeeded, Transient
+from poe_gateway.pool.outcome import (
+    AdapterDrift,
+    Cancelled,
+    Depleted,
+    Failure,
+    Outcome,
+    RateLimited,
+    Rejected,
+    Succeeded,
+    Transient,
+)
 from poe_gateway.pool.pricebook import PriceBook
+from poe_gateway.pool.queue import Place
 from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog, Plan
@@ -142,10 +153,14 @@ class Dispatcher:
                 if stream is not None:
                     return stream
         except GatewayError as error:
+            error.attempts = journey.attempts
             self._decide(journey, error.status, error.code)
             raise
         except asyncio.CancelledError:
             self._decide(journey, 499, "client_gone")
+            raise
+        except Exception:
+            self._decide(journey, GatewayError.status, GatewayError.code)
             raise
 
     def _journey(self, principal: Principal, request: ChatRequest, request_id: str, plan: Plan) -> _Journey:
@@ -232,17 +247,26 @@ class Dispatcher:
 
     async def _lease(self, journey: _Journey, waiting: Waits | None) -> Lease:
         want = self._leaning(journey)
+        began = self._clock.monotonic()
         try:
             if want is None:
                 raise SessionLost
             lease = await self._broker.lease(want, waiting)
         except GatewayError as error:
-            journey.decision.choices.append(self._broker.refused(want or journey.want, error))
+            choice = self._broker.refused(want or journey.want, error)
+            choice.wait_seconds = self._clock.monotonic() - began
+            journey.decision.choices.append(choice)
             if journey.last is None:
                 raise
             step = next_step(journey.last.outcome, journey.last.fate, 1, 1)
             assert isinstance(step, Tell)  # noqa: S101 - no attempt is left
-            raise step.error from None
+            raise self._timed(journey, step.error, journey.last.outcome) from None
+        except asyncio.CancelledError:
+            waited = self._clock.monotonic() - began
+            journey.decision.choices.append(Choice(how="client_gone", need=journey.want.need, wait_seconds=waited))
+            raise
+        if lease.choice.how == "affinity" and journey.session is None:
+            lease.choice.how = "prefix"
         journey.decision.choices.append(lease.choice)
         return lease
 
@@ -258,6 +282,8 @@ class Dispatcher:
                 return None
             if own and (strict or not self._worn_out(binding)):
                 want = replace(want, affinity=binding.account_id, steadfast=strict)
+                if strict:
+                    want = replace(want, offers=frozenset({binding.offer}))
         elif journey.session is None and self._prefixes is not None and not journey.tried:
             journey.opening = opening_of(want.caller, journey.request)
             if journey.opening is not None:
@@ -464,9 +490,15 @@ class Dispatcher:
         stop = journey.verdict is not None and self._broker.ends(journey.want, journey.verdict)
         step = next_step(outcome, fate, attempt.number, attempt.number if stop else self._policy.max_attempts)
         if isinstance(step, Tell):
-            raise step.error
+            raise self._timed(journey, step.error, outcome)
         journey.last = failure
         journey.tried.add(attempt.lease.account.id)
+
+    def _timed(self, journey: _Journey, error: GatewayError, outcome: Failure) -> GatewayError:
+        """When to come back is told of the whole pool, not of the account that was tried last."""
+        if isinstance(outcome, RateLimited | Depleted):
+            error.retry_after = self._broker.comes_back(journey.want)
+        return error
 
     def _remember(
         self, journey: _Journey, attempt: Attempt, sent: ChatRequest, answer: Answer, outcome: Outcome

@@ -15,6 +15,9 @@ from poe_gateway.explain.history import (
 )
 from poe_gateway.explain.words import OUTCOMES, SCOPES, WITHHELD, counted, known
 
+VERBS = {"upsert": "credentials handed in", "change": "terms changed"}
+"""Verbs of the operator that do not speak for themselves."""
+
 
 def entry_in_words(entry: AccountEntry) -> str:
     """One sentence or two, without the entry's own time."""
@@ -26,7 +29,7 @@ def entry_in_words(entry: AccountEntry) -> str:
         case AttemptFailed():
             return _failure(entry)
         case OperatorActed():
-            return f"Operator: {entry.verb.replace('_', ' ')}{f' ({entry.detail})' if entry.detail else ''}."
+            return f"Operator: {known(VERBS, entry.verb)}{f' ({entry.detail})' if entry.detail else ''}."
         case AlertRaised():
             return f"Alert ({entry.alert}): {entry.message}"
         case _:
@@ -52,6 +55,8 @@ def _balance(entry: BalanceMeasured) -> str:
     if not entry.unexplained:
         return f"{measured}, as expected."
     gap, word = abs(entry.unexplained), "fewer" if entry.unexplained > 0 else "more"
+    if entry.expected - entry.measured != entry.unexplained:  # part of it was missing at earlier readings
+        return f"{measured}, {entry.expected:,} were expected; {gap:,} {word} in all than this pool's doing explains."
     return f"{measured}, {gap:,} {word} than the {entry.expected:,} that were expected."
 
 

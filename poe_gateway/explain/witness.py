@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from poe_gateway.clock import Clock
 from poe_gateway.explain.decisions import DecisionLog
 from poe_gateway.explain.history import (
@@ -21,6 +23,11 @@ from poe_gateway.telemetry.events import AccountChanged, Alert
 from poe_gateway.telemetry.hub import Telemetry
 
 _QUIET = frozenset({"Succeeded", "Cancelled"})
+_QUARANTINED = "quarantined"
+"""Why the attempt that convicted a body, and those under way then, were charged to no account."""
+_ONE_ALERT = 60.0
+"""Seconds in which one body is told once: requests with it may run side by side. Below the shortest quarantine."""
+_TOLD_BODIES = 256
 
 
 class Witness:
@@ -34,6 +41,8 @@ class Witness:
         self._history = history
         self._decisions = decisions
         self._clock = clock
+        self._quarantined: OrderedDict[str, float] = OrderedDict()
+        """Body -> when the operator was told of it."""
 
     def changed(self, old: Account, new: Account) -> None:
         """An account is in another state, whoever brought it about."""
@@ -80,7 +89,7 @@ class Witness:
                     at=self._clock.now(),
                     process=self.process,
                     alert=alert.kind,
-                    message=alert.message,
+                    message=_with_figures(alert),
                 )
             )
 
@@ -134,7 +143,7 @@ class Witness:
                         evidence=decision.request_id,
                     )
                 )
-        if decision.error_code == "body_quarantined" and decision.tries:
+        if self._is_convicted(decision):
             self._telemetry.emit(
                 Alert(
                     kind="body_quarantined",
@@ -143,6 +152,28 @@ class Witness:
                 )
             )
 
-    def acted(self, account_id: str, verb: str) -> None:
+    def _is_convicted(self, decision: Decision) -> bool:
+        """Whether a quarantine of the request's body began with it, and was not told yet."""
+        if not any(attempt.withheld == _QUARANTINED for attempt in decision.tries):
+            return False
+        now, body = self._clock.monotonic(), decision.fingerprint
+        last = self._quarantined.pop(body, None)
+        if last is not None and now - last < _ONE_ALERT:
+            self._quarantined[body] = last
+            return False
+        self._quarantined[body] = now
+        if len(self._quarantined) > _TOLD_BODIES:
+            self._quarantined.popitem(last=False)
+        return True
+
+    def acted(self, account_id: str, verb: str, detail: str = "") -> None:
         """The operator did something with an account."""
-        self._history.note(OperatorActed(account_id=account_id, at=self._clock.now(), process=self.process, verb=verb))
+        self._history.note(
+            OperatorActed(account_id=account_id, at=self._clock.now(), process=self.process, verb=verb, detail=detail)
+        )
+
+
+def _with_figures(alert: Alert) -> str:
+    """The alert with what it counts, since a history keeps sentences only."""
+    figures = ", ".join(f"{name} {value:,}" for name, value in alert.fields.items() if isinstance(value, int))
+    return f"{alert.message} ({figures})" if figures else alert.message

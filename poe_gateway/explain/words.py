@@ -10,6 +10,8 @@ from poe_gateway.pool.decision import Choice, Decision, Try
 
 _SAMPLE = 4
 """Accounts that are named as examples."""
+_WORTH_TELLING = 0.05
+"""Seconds of waiting below which nobody waited."""
 
 REASONS = {
     "paused": "paused by the operator",
@@ -27,7 +29,7 @@ REASONS = {
 """Why an account is passed over."""
 
 STRATEGIES = {
-    "balanced": "fewest requests in flight, then the better score",
+    "balanced": "fewest requests in flight, large balances spared, the better of the next two",
     "spend_first": "points that are renewed soonest first",
     "fill_first": "the oldest account with a free slot",
     "round_robin": "strict turns",
@@ -36,6 +38,7 @@ STRATEGIES = {
 }
 
 REFUSALS = {
+    "model_not_found": "no account serves a model of this name",
     "no_accounts": "no account is in service for this model",
     "model_unsupported": "no account may use this model",
     "all_cooling": "all accounts are resting",
@@ -155,21 +158,29 @@ def _chosen(choice: Choice) -> list[str]:
     if choice.account_id is None:
         lines.append(_refused("Refused", choice))
         return [line for line in lines if line]
-    account_id, waited = choice.account_id, ""
-    if choice.position or choice.how == "queued":
-        place = f" (number {choice.position} at joining)" if choice.position else ""
-        waited = f"Waited {seconds(choice.wait_seconds)} in line{place}, then "
+    account_id, waited = choice.account_id, _waited(choice)
+    if waited:
+        lines = [waited, f"At its turn: {lines[0]}" if lines[0] else ""]
     match choice.how:
         case "affinity":
-            said = f"returned to {account_id}, the account of its conversation"
+            lines.append(f"Returned to {account_id}, the account of its conversation.")
         case "prefix":
-            said = f"returned to {account_id}, which had answered the same beginning of a conversation"
+            lines.append(f"Returned to {account_id}, which had answered the same beginning of a conversation.")
         case "borrowed":
-            said = f"borrowed {account_id}, because the account of its session was busy"
+            lines.append(f"Borrowed {account_id}, because the account of its session was busy.")
         case _:
-            said = f"chose {account_id}{_why(choice)}"
-    lines.append(f"{waited}{said}." if waited else f"{said[0].upper()}{said[1:]}.")
+            lines.append(f"Chose {account_id}{_why(choice)}.")
     return [line for line in lines if line]
+
+
+def _waited(choice: Choice) -> str:
+    """How long the request stood in line before it was served; empty when it did not."""
+    if choice.position or choice.how == "queued":
+        place = f" (number {choice.position} at joining)" if choice.position else ""
+        return f"Waited {seconds(choice.wait_seconds)} in line for a free slot{place}."
+    if choice.how == "borrowed" and choice.wait_seconds >= _WORTH_TELLING:
+        return f"Waited {seconds(choice.wait_seconds)} for the account of its session."
+    return ""
 
 
 def _candidates(choice: Choice) -> str:
@@ -178,13 +189,15 @@ def _candidates(choice: Choice) -> str:
     if "all" not in count:
         return ""
     parts = [f"{counted(count['all'], 'account')} for this model"]
-    if "selected" in count:
+    if "selected" in count and count["selected"] != count["all"]:
         parts.append(f"{count['selected']:,} for this key")
-    if "in_service" in count:
+    left = count.get("selected", 1)
+    if "in_service" in count and left:
         parts.append(f"{count['in_service']:,} in service")
-    if "open" in count:
+        left = count["in_service"]
+    if "open" in count and left:
         parts.append(f"{count['open']:,} with a free slot here")
-    if "untried" in count:
+    if "untried" in count and left:
         parts.append(f"{count['untried']:,} of those not tried yet")
     need = f" Believed to cost at most {counted(choice.need, 'point')}." if choice.need else ""
     return f"{', '.join(parts)}.{_passed_over(choice)}{need}"
@@ -200,16 +213,28 @@ def _why(choice: Choice) -> str:
     scores = sorted(choice.scores.items(), key=lambda each: (each[0] != choice.account_id, -each[1], each[0]))
     compared = ", ".join(f"{account_id} {score:,.0f}" for account_id, score in scores) if len(scores) > 1 else ""
     rule = f"{choice.strategy.replace('_', ' ')}: {known(STRATEGIES, choice.strategy)}" if choice.strategy else ""
-    told = "; ".join(part for part in (rule, f"scores {compared}" if compared else "") if part)
+    told = "; ".join(part for part in (rule, f"points less recent errors: {compared}" if compared else "") if part)
     return f" ({told})" if told else ""
 
 
 def _refused(start: str, choice: Choice) -> str:
-    waited = f" after {seconds(choice.wait_seconds)} in line" if choice.wait_seconds else ""
-    examples = list(choice.sample.items())[:_SAMPLE]
+    waited = f" after {seconds(choice.wait_seconds)} in line" if choice.wait_seconds >= _WORTH_TELLING else ""
+    if "untried" in choice.candidates:
+        start = "No further attempt"
+    examples = [each for each in choice.sample.items() if each[1] != "tried"][:_SAMPLE]
     named = "; ".join(f"{account_id} {known(REASONS, reason)}" for account_id, reason in examples)
-    because = f"{known(REFUSALS, choice.how)} ({choice.how})" if choice.how in REFUSALS else choice.how
-    return f"{start}{waited}: {because}.{f' For example: {named}.' if named else ''}"
+    return f"{start}{waited}: {_because(choice)}.{f' For example: {named}.' if named else ''}"
+
+
+def _because(choice: Choice) -> str:
+    """Why the pool had nothing to give. What no account is to blame for is not put on the accounts."""
+    if choice.how == "no_accounts":
+        reasons = {reason for reason, count in choice.passed_over.items() if count}
+        if reasons == {"not_selected"}:
+            return "no account is meant for this key (no_accounts)"
+        if "tried" in reasons and reasons <= {"tried", "not_selected"}:
+            return "all accounts that could serve it have been tried"
+    return f"{known(REFUSALS, choice.how)} ({choice.how})" if choice.how in REFUSALS else choice.how
 
 
 def _tried(attempt: Try) -> str:
@@ -232,4 +257,6 @@ def _ended(decision: Decision) -> str:
         return f"The caller went away {after}."
     code = f" {decision.error_code}" if decision.error_code else ""
     broke = " in the midst of the answer" if decision.error_code and decision.status < 400 else ""
-    return f"The caller got {decision.status}{code}{broke} {after}."
+    # Without a choice nothing above says why.
+    why = "" if decision.choices else REFUSALS.get(decision.error_code or "", "")
+    return f"The caller got {decision.status}{code}{broke} {after}{f': {why}' if why else ''}."

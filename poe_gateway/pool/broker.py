@@ -25,7 +25,7 @@ from poe_gateway.pool.guard import Guard, Incident, Report, Verdict
 from poe_gateway.pool.lease import Lease, Want
 from poe_gateway.pool.outcome import Challenged, Outcome, Succeeded, Unauthorized
 from poe_gateway.pool.policy import PoolPolicy, Strategy
-from poe_gateway.pool.prospects import Outlook, Prospects
+from poe_gateway.pool.prospects import CANNOT_PAY, Outlook, Prospects
 from poe_gateway.pool.queue import Lane, Place, Ticket, WaitingLine
 from poe_gateway.pool.roster import Roster
 from poe_gateway.pool.seat import Seat
@@ -43,6 +43,12 @@ _UNKNOWN_POINTS = 3000.0
 """Points that an account is taken to have when nobody knows."""
 _FEW_SEATS = 64
 """So many seats are counted one by one."""
+_DOUBT = 600.0
+"""Seconds for which a price that nobody can pay is believed after a request went out all the same. Twice as long the
+next time, up to the cap: where the price is true, each costs an account its rest of points."""
+_DOUBT_CAP = 86_400.0
+_DOUBTS = 256
+"""Models, bounded: callers may make up names."""
 
 
 class Sampler(Protocol):
@@ -105,6 +111,12 @@ class Broker(Roster):
         """Told when this process's part of the whole pool's limit grew or shrank."""
         self.on_incident: Callable[[Incident], None] = lambda incident: None
         """Told when many accounts began to fail for one reason outside of them, and when that ended."""
+        self._doubts: dict[str, tuple[float, float]] = {}
+        """Model -> monotonic second until which its price, which nobody can pay, is believed; then for how long."""
+        self._peaks: dict[Lane, int] = {}
+        """The most points that a request needed in a lane since the line was empty."""
+        self._better = False
+        """An account may serve more than before the last step."""
         self._retries = 0
         """Requests in line that have tried accounts already."""
 
@@ -115,11 +127,19 @@ class Broker(Roster):
 
         Raises Overloaded, PointsExhausted, ModelUnsupported, UpstreamDown, UpstreamRefused or (steadfast) SessionLost.
         """
-        if not want.tried:
+        if not want.tried or self.guard.shut(want.offers, want.key, want.fingerprint) == want.offers:
             self.admit(want)
-        if shut := self.guard.shut(want.offers, want.key, want.fingerprint):
-            # Offers that are down are left out where there are others.
-            want = replace(want, offers=want.offers - shut or want.offers)
+        try:
+            return await self._lease(want, waiting)
+        except BaseException:
+            self.guard.withdraw(want.fingerprint)  # a probe without a slot proves nothing and bars nobody
+            raise
+
+    async def _lease(self, want: Want, waiting: Waits | None) -> Lease:
+        offers = want.offers
+        if shut := self.guard.shut(offers, want.key, want.fingerprint):
+            # Offers that are down are left out where there are others, as long as they are down.
+            want = replace(want, offers=offers - shut or offers)
         since = self._clock.monotonic()
         lease = self._take(want, since)
         if lease is not None:
@@ -134,8 +154,41 @@ class Broker(Roster):
             lease = self._take(want, since)
             if lease is not None:
                 return lease
-        self._raise_if_hopeless(want)
+        error = self.prospects.why_hopeless(want)
+        if error is not None:
+            doubting = self._doubting(want)
+            if doubting is None:
+                raise error
+            want = doubting
+            lease = self._take(want, since)
+            if lease is not None:
+                return lease
+        if want.offers != offers:
+            want = replace(want, offers=offers)
         return await self._wait(want, _lane(want), since, want.deadline, waiting)
+
+    def comes_back(self, want: Want) -> float | None:
+        """Seconds until some account may serve such a request, tried or not; None: time alone brings none back."""
+        anew = replace(want, tried=frozenset(), deadline=self._clock.monotonic())
+        error = self.prospects.why_hopeless(anew)
+        return 1.0 if error is None else error.retry_after
+
+    def _doubting(self, want: Want) -> Want | None:
+        """Nobody will ever have the points, by the price that is known: one request at a time finds out if it is true.
+
+        Else a wrong price could keep a model from being used for ever, and nothing would teach a better one.
+        """
+        outlook = self.prospects.outlook(want, self._clock.now())
+        if outlook is None or outlook.soonest is not None or CANNOT_PAY not in outlook.reasons:
+            return None
+        now = self._clock.monotonic()
+        until, gap = self._doubts.get(want.key, (now, _DOUBT))
+        if until > now:
+            return None
+        if len(self._doubts) >= _DOUBTS:
+            self._doubts.clear()
+        self._doubts[want.key] = now + gap, min(2 * gap, _DOUBT_CAP)
+        return replace(want, need=self.prospects.most(want))
 
     def admit(self, want: Want) -> None:
         """Refuse what must not go out at all: a body that accounts refuse, an upstream that is down."""
@@ -168,14 +221,19 @@ class Broker(Roster):
         if self.line.full:
             retry_after = self.prospects.retry_after(ahead, slots)
             raise Overloaded("Too many requests are waiting.", code="queue_full", retry_after=retry_after)
-        expected = self.prospects.expected_wait(ahead, slots, want.key)
-        if lane.account is None and self.prospects.unreachable(want, expected):
+        reach = self._slots_for(lane, ever=True)
+        # Slots that may be had of others are perhaps free: then only those ahead take time.
+        soonest = self.prospects.expected_wait(ahead - (slots < reach), reach, want.key)
+        if lane.account is None and self.prospects.unreachable(want, soonest):
             raise Overloaded(
                 "The line is longer than the time that the request has.",
                 code="deadline_unreachable",
                 retry_after=self.prospects.retry_after(ahead, slots),
             )
         ticket = _Waiting(lane, want, since, deadline)
+        if not len(self.line):
+            self._peaks.clear()
+        self._peaks[lane] = max(want.need, self._peaks.get(lane, 0))
         self.line.join(ticket)
         self._retries += bool(want.tried)
         if waiting is not None:
@@ -212,17 +270,21 @@ class Broker(Roster):
             expected = self.prospects.expected_wait(ahead, self._slots_for(ticket.lane), ticket.want.key)
         return Place(position=ahead + 1, expected=expected)
 
-    def _slots_for(self, lane: Lane) -> int:
-        """About how many slots serve the lane at a time."""
+    def _slots_for(self, lane: Lane, *, ever: bool = False) -> int:
+        """About how many slots serve the lane at a time; ``ever``: at most, with all that may be had of others."""
         if lane.account is not None:
             seat = self.seats.get(lane.account)
             return seat.held if seat is not None else 1
         counts = self.offers()
         if sum([counts.get(offer, 0) for offer in lane.offers]) <= _FEW_SEATS:
-            slots = sum([seat.held for offer in lane.offers for seat in self.seats_of(offer) if seat.allowed])
+            seats = [seat for offer in lane.offers for seat in self.seats_of(offer) if seat.allowed]
+            slots = sum([self._limit(seat) if ever else seat.held for seat in seats])
         else:
             slots = self.allowed(lane.offers) * self.policy.max_inflight
-        return min(self.whole.held, slots)
+        return min(self.policy.global_inflight if ever else self.whole.held, slots)
+
+    def _limit(self, seat: Seat) -> int:
+        return seat.account.max_inflight or self.policy.max_inflight
 
     def _out_of_time(self, ticket: _Waiting) -> None:
         if ticket.granted.done():
@@ -243,8 +305,8 @@ class Broker(Roster):
             )
         ticket.granted.set_exception(error)
 
-    def _take(self, want: Want, since: float, *, queued: bool = False) -> Lease | None:
-        """Choose and take in one breath, or None."""
+    def _take(self, want: Want, since: float, *, queued: bool = False, freed: Seat | None = None) -> Lease | None:
+        """Choose and take in one breath, or None. ``freed``: a seat that just opened."""
         if not queued:  # what is due may serve the line, and this one would be served twice
             self._tick_if_due()
         if self.whole.used >= self.whole.held or not self.grants_valid():
@@ -257,13 +319,23 @@ class Broker(Roster):
             if seat is None or not seat.open or self._refuses(seat.account, want) or not seat.can_pay(want.need):
                 return None
         else:
-            seat = self._best(want, strategy, seen)
+            seat = self._best(want, strategy, seen) or self._missed(want, strategy, freed)
             if seat is None:
                 return None
         return self._grant(seat, want, strategy, seen, since, queued=queued)
 
+    def _missed(self, want: Want, strategy: Strategy, freed: Seat | None) -> Seat | None:
+        """A seat that can pay among so many which cannot that the choice gave up before it came to it."""
+        if not want.need or strategy is Strategy.SINGLE:
+            return None
+        if sum([self._index.open_count(offer) for offer in want.offers]) <= _FEW_SEATS:
+            return None
+        if freed is not None and freed.open and freed.can_pay(want.need) and not self._refuses(freed.account, want):
+            return freed
+        return self.prospects.payer(want)
+
     def _best(self, want: Want, strategy: Strategy, seen: list[tuple[Seat, float]]) -> Seat | None:
-        if self.blocks and self.prospects.known_hopeless(want):
+        if (self.blocks or want.need) and self.prospects.known_hopeless(want):
             return None
         refuse = (lambda account: self._blocked(account, want.model)) if self.blocks else None
         return self._index.best(
@@ -344,6 +416,7 @@ class Broker(Roster):
             if isinstance(outcome, Succeeded):
                 self.prospects.pace.observe(want.key, now - lease.taken)
                 self._ramp_up(lease.seat)
+                self._doubts.pop(want.key, None)
             verdict = self.guard.judge(
                 Report(
                     account_id=lease.account.id,
@@ -402,6 +475,10 @@ class Broker(Roster):
             self.on_incident(incident)
         if verdict.incident is not None:
             self.on_incident(verdict.incident)
+            if verdict.incident.closed_at is None:
+                self._refuse_shut()
+            else:
+                self.serve_waiting()
 
     def _conclude(self, verdict: Verdict) -> None:
         now = self._clock.now()
@@ -429,13 +506,28 @@ class Broker(Roster):
         self.refresh(account_id)
         self._moved()
 
-    def _held_back(self, account_id: str) -> bool:
-        return self.guard.holds(account_id)
+    def held_until(self, account_id: str) -> float | None:
+        return self.guard.held_until(account_id)
+
+    def _improved(self, seat: Seat) -> None:
+        self.prospects.improved(seat)
+        self._better = True
+
+    def step(self, account_id: str, step: Callable[[Account], Account]) -> None:
+        seat = self.seats.get(account_id)
+        served, self._better = seat is not None and seat.allowed, False
+        super().step(account_id, step)
+        # Slots that come back are not the only news: balances are read, rests lifted, credentials found dead.
+        if self._better:
+            self.serve_waiting()
+        elif served and seat is not None and not seat.allowed:
+            self._refuse_hopeless()
 
     def _ramp_up(self, seat: Seat) -> None:
         """Slow start: after a rest the load grows with the successes."""
         if seat.ramp is not None:
-            seat.ramp = None if 2 * seat.ramp >= seat.held else 2 * seat.ramp
+            # Not by what is held: of an account on trial that is one slot.
+            seat.ramp = None if 2 * seat.ramp >= self._limit(seat) else 2 * seat.ramp
 
     def tick(self) -> None:
         super().tick()
@@ -450,6 +542,7 @@ class Broker(Roster):
             return
         lease.closed = True
         self.leases.discard(lease)
+        self.guard.withdraw(lease.want.fingerprint)
         seat = lease.seat
         scarce = self.whole.used >= self.whole.held
         seat.used -= 1
@@ -504,31 +597,47 @@ class Broker(Roster):
                 break
             lanes = self.line.lanes() if seat is None else self.line.lanes_of(seat.account.id, seat.account.offer)
             for lane in lanes:
-                if self._serve_one(lane):
+                if self._serve_one(lane, seat):
                     break
             else:
                 break
         if len(self.line):
             self.on_shortage()
 
-    def _serve_one(self, lane: Lane) -> bool:
+    def _serve_one(self, lane: Lane, freed: Seat | None) -> bool:
         """Give one slot to the first in the lane who may have it."""
+        refused: int | None = None
         for ticket in self.line.tickets(lane):
             if ticket.granted.done():
                 continue  # gone, but its task did not run yet: those behind it must not wait for that
-            lease = self._take(ticket.want, ticket.since, queued=True)
+            want = ticket.want
+            if refused is not None and want.need >= refused:
+                continue  # who needs more cannot have it either
+            if shut := self.guard.shut(want.offers, want.key, want.fingerprint):
+                want = replace(want, offers=want.offers - shut)
+            lease = self._take(want, ticket.since, queued=True, freed=freed)
             if lease is not None:
                 self.line.served(ticket)
                 ticket.granted.set_result(lease)
                 return True
-            if not ticket.want.tried and not ticket.want.need:
-                return False  # what this one cannot have, nobody in the lane can
+            if not want.tried and not shut:
+                if not want.need:
+                    return False  # what this one cannot have, nobody in the lane can
+                refused = want.need
         return False
 
-    def _raise_if_hopeless(self, want: Want) -> None:
-        error = self.prospects.why_hopeless(want)
-        if error is not None:
-            raise error
+    def _refuse_shut(self) -> None:
+        """An incident was opened: those in line are no probes, and are told as those are who come now."""
+        for lane in self.line.lanes():
+            for ticket in self.line.tickets(lane):
+                want = ticket.want
+                refusal = self.guard.peek(want.offers, want.key, want.fingerprint, self._clock.monotonic())
+                if refusal is None or refusal.code == "body_quarantined" or ticket.granted.done():
+                    continue
+                self.line.leave(ticket)
+                ticket.granted.set_exception(
+                    UpstreamDown(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+                )
 
     def _refuse_hopeless(self) -> None:
         """Those in line who wait for what cannot come in time are told at once."""
@@ -538,13 +647,15 @@ class Broker(Roster):
             if lane.account is not None:
                 self._refuse_if_gone(lane)
                 continue
-            for ticket in self.line.tickets(lane):
+            for number, ticket in enumerate(self.line.tickets(lane)):
+                if not number and not self._retries:
+                    dearest = replace(ticket.want, need=self._peaks.get(lane, 0))
+                    if self.prospects.hopeful(dearest):
+                        break  # what the dearest may hope for, all in the lane may
                 error = self.prospects.why_hopeless(ticket.want)
                 if error is not None and not ticket.granted.done():
                     self.line.leave(ticket)
                     ticket.granted.set_exception(error)
-                if error is None and not self._retries and not ticket.want.need:
-                    break  # what this one may hope for, all in the lane may
 
     def _refuse_if_gone(self, lane: Lane) -> None:
         seat, now = self.seats.get(lane.account or ""), self._clock.now()
@@ -562,7 +673,7 @@ class Broker(Roster):
             return [own] if own is not None and own.allowed else []
         single = self.policy.strategy_for(lane.model) is Strategy.SINGLE
         found: list[Seat] = []
-        for offer in lane.offers:
+        for offer in sorted(lane.offers):
             seats = self.seats_of(offer)
             if lane.selector is not EVERY:
                 seats = [seat for seat in seats if lane.selector.matches(seat.account)]
@@ -596,7 +707,9 @@ class Broker(Roster):
                 reasons[reason] = reasons.get(reason, 0) + count
         candidates = {"all": total, "in_service": available, "open": idle}
         if want.tried:
-            candidates["untried"] = max(0, idle - len(want.tried))
+            seats = [self.seats.get(account_id) for account_id in want.tried]
+            tried = [seat for seat in seats if seat is not None and seat.open and seat.account.offer in want.offers]
+            candidates["untried"] = idle - len(tried)
         return Choice(
             strategy=strategy.value,
             candidates=candidates,
@@ -608,7 +721,9 @@ class Broker(Roster):
     def refused(self, want: Want, error: GatewayError) -> Choice:
         """The record of a wish that was refused."""
         choice = self._choice(want, self.policy.strategy_for(want.model), [])
-        outlook: Outlook | None = self.prospects.outlook(want, self._clock.now())
+        outlook: Outlook | None = None
+        if not self.prospects.hopeful(want):
+            outlook = self.prospects.outlook(want, self._clock.now())
         if outlook is not None:
             choice.passed_over, choice.sample = dict(outlook.reasons), dict(outlook.sample)
             choice.candidates["selected"] = choice.candidates["all"] - outlook.reasons.get("not_selected", 0)
@@ -631,7 +746,9 @@ class Broker(Roster):
             if seat is not None:
                 choice.account_id, choice.how = seat.account.id, "chosen"
                 return choice
-            self._raise_if_hopeless(want)
+            error = self.prospects.why_hopeless(want)
+            if error is not None:
+                raise error
         except GatewayError as error:
             return self.refused(want, error)
         ahead = self.line.ahead_of_newcomer(want.caller, want.priority, want.weight, want.offers)

@@ -28,7 +28,7 @@ class Choice(msgspec.Struct, kw_only=True):
     """Points that the request is believed to cost at most; 0: not known or free."""
     account_id: str | None = None
     how: str = ""
-    """``chosen``, ``affinity``, ``borrowed``, ``prefix``, ``queued``, or the code of the refusal."""
+    """``chosen``, ``affinity``, ``borrowed``, ``prefix``, ``queued``, ``client_gone``, or the code of the refusal."""
     wait_seconds: float = 0.0
     position: int = 0
     """Place in the line at joining, from 1; 0: did not wait."""

@@ -120,14 +120,19 @@ class Guard:
                 return _refusal("body_quarantined", wait)
         shut = self.shut(offers, model, fingerprint)
         if offers and shut == offers:
-            incident = self._incidents.open_for(next(iter(shut)), model)
+            incident = self._incidents.open_for(min(shut), model)
             code = incident.code if incident is not None else "upstream_down"
             return _refusal(code, self._policy.incidents.probe_gap)
         return None
 
-    def holds(self, account_id: str) -> bool:
-        """Whether the account is not to be chosen until it is clear who was at fault."""
-        return account_id in self._held
+    def withdraw(self, fingerprint: str) -> None:
+        """The request that ``admits`` let pass did not go out: if it was the one probe, another may be."""
+        self._incidents.withdraw(fingerprint)
+        self._end_retry(fingerprint)
+
+    def held_until(self, account_id: str) -> float | None:
+        """Until when the account is not to be chosen, so that it becomes clear who was at fault; None: it may be."""
+        return self._held.get(account_id)
 
     def pardon(self, account_id: str) -> None:
         """The operator vouches for the account: what it was suspected of is forgotten."""
@@ -210,7 +215,9 @@ class Guard:
         if body.until > now:  # sent before its conviction
             return Verdict(applies=False, scope=REQUEST, withheld="quarantined", stop=True)
         soft = isinstance(outcome, _SOFT)
-        refusal = _Refused(type(outcome), soft, not (soft and self._incidents.others_failing(report, now)), now)
+        # What found no way to the upstream cannot have given offence there.
+        counts = not isinstance(outcome, NetworkFault) and not (soft and self._incidents.others_failing(report, now))
+        refusal = _Refused(type(outcome), soft, counts, now)
         body.refused(account_id, refusal, self._policy.per_entry)
         if refusal.counts and self._is_guilty(body, now):
             return self._convict(report.body, body, now)

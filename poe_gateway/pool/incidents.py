@@ -178,6 +178,12 @@ class Incidents:
                 refusal = gates[0].incident, wait
         return None if passes else refusal
 
+    def withdraw(self, body: str) -> None:
+        """The probe did not go out: the next request may be it."""
+        for gate in self._gates.values():
+            if gate.body == body:
+                gate.body = None
+
     def shut(self, offers: Iterable[str], model: str, body: str) -> frozenset[str]:
         """Those of the offers to which the request must not go: an incident is open and it is not the probe."""
         if not self._gates:

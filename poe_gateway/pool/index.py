@@ -27,8 +27,11 @@ __all__ = ["Seat", "SeatIndex"]
 _turn = attrgetter("turn")
 _PRICES = RUNGS - 2
 _SELECTED_ORDERS = 32
+_SELECTED_SHARE = 4
+_SELECTED_MOST = 1024
 """Orders that an offer keeps beside those of all its accounts. Selectors belong to service keys, and each order costs
-memory and time by account, so it is bounded: the one that was not used for longest goes."""
+memory and time by account; making one is a look at all accounts. So the one that was not used for longest goes when
+there are more than so many and they hold more than so many times the accounts together, or when there are too many."""
 _MANY = 64
 """Refused in one choice, this many are worth an order of their own."""
 
@@ -39,13 +42,15 @@ _Key = tuple[Selector, Strategy, Hashable]
 class _Shelf:
     """The seats of one offer."""
 
-    __slots__ = ("every", "open", "seats", "selected")
+    __slots__ = ("every", "open", "seats", "selected", "sizes")
 
     def __init__(self) -> None:
         self.seats: dict[str, Seat] = {}
         self.open = 0
         self.every: dict[Strategy, Order] = {}
         self.selected: OrderedDict[_Key, Order] = OrderedDict()
+        self.sizes: dict[_Key, int] = {}
+        """Seats of each when it was made."""
 
     def find(self, key: _Key) -> Order | None:
         """The order, if it was asked for before."""
@@ -63,13 +68,22 @@ class _Shelf:
             self.every[strategy] = order
         else:
             self.selected[key] = order
-            if len(self.selected) > _SELECTED_ORDERS:
-                self._forget(self.selected.popitem(last=False)[1])
+            self._make_room(sum([selector.matches(seat.account) for seat in self.seats.values()]), key)
         shared: dict[tuple[Order, ...], tuple[Order, ...]] = {}  # seats in the same orders hold the same tuple
         for seat in sorted(self.seats.values(), key=_turn):
             if selector.matches(seat.account):
                 seat.orders = shared.setdefault(seat.orders, (*seat.orders, order))
                 order.place(seat, -1, seat.row)
+
+    def _make_room(self, size: int, key: _Key) -> None:
+        sizes = self.sizes
+        sizes[key] = size
+        while len(self.selected) > _SELECTED_ORDERS:
+            if len(sizes) <= _SELECTED_MOST and sum(sizes.values()) <= _SELECTED_SHARE * len(self.seats):
+                break
+            old, order = self.selected.popitem(last=False)
+            del sizes[old]
+            self._forget(order)
 
     def _forget(self, order: Order) -> None:
         for seat in self.seats.values():

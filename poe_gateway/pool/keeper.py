@@ -25,6 +25,8 @@ from poe_gateway.pool.store import GLOBAL, Ask, GrantStore, LeaseLost, Membershi
 
 _BATCH = 500
 _SAMPLE = 64
+_REACH = 4
+"""Slots of the whole pool's limit that are reached for at a time."""
 
 
 class Keeper:
@@ -290,7 +292,9 @@ class Keeper:
             return False  # the limit itself is reached: nothing to reach for
         if broker.whole.used >= broker.whole.held:
             asks.append(
-                Ask(key=GLOBAL, hold=min(policy.global_inflight, broker.whole.held + 4), cap=policy.global_inflight)
+                Ask(
+                    key=GLOBAL, hold=min(policy.global_inflight, broker.whole.held + _REACH), cap=policy.global_inflight
+                )
             )
         for seat in self._needed():
             cap = self._cap(seat.account)
@@ -338,28 +342,37 @@ class Keeper:
         return seat.held if seat is not None else 0
 
     def _needed(self) -> list[Seat]:
-        """A bounded sample of healthy seats that waiting requests could use if we held more of them."""
+        """Healthy seats that waiting requests could use if we held more of them: no more than can be used soon.
+
+        Who reached for all of them would take from everybody, and they would take it back.
+        """
         broker = self._broker
-        wanted = {
-            seat.account.id: seat
-            for lane in broker.line.lanes()
-            for seat in broker.wanted_seats(lane, _SAMPLE, self._rng)
-        }
-        return [seat for seat in wanted.values() if seat.held < self._cap(seat.account)]
+        own: dict[str, Seat] = {}
+        any_of: dict[str, Seat] = {}
+        for lane in broker.line.lanes():
+            seats = broker.wanted_seats(lane, _SAMPLE, self._rng)
+            (any_of if lane.account is None else own).update({seat.account.id: seat for seat in seats})
+        room = max(1, min(len(broker.line), broker.whole.held - broker.whole.used + _REACH))
+        some = [seat for key, seat in any_of.items() if key not in own and self._lacks(seat)]
+        if len(some) > 2 * room:
+            some = self._rng.sample(some, 2 * room)
+        return [seat for seat in own.values() if self._lacks(seat)] + some
+
+    def _lacks(self, seat: Seat) -> bool:
+        return seat.held <= seat.used and seat.held < self._cap(seat.account)
 
     def _consider(self, key: str, their_pressure: float) -> None:
         """Another process wants ``key``: yield an idle slot now, or promise the next one that comes free."""
         broker = self._broker
         waiting = len(broker.line)
         if key == GLOBAL:
-            # Without a slot of any account it is of no use here; else two processes could each hold half of a pair.
-            useless = broker.whole.held > 0 and self._capacity() == 0
-            if useless or should_yield(waiting, self._capacity(), their_pressure):
-                idle = broker.whole.held - broker.whole.used
-                if idle > 0:
-                    self._lower_whole_to(broker.whole.held - max(1, idle // 2))
-                else:
-                    self._promised[GLOBAL] = self._clock.monotonic() + self.pauses.promise
+            # Idle while requests wait here: it lacks a slot of an account to go with it. Were that no reason to yield,
+            # two processes could each keep one half of a pair.
+            idle = broker.whole.held - broker.whole.used
+            if idle > 0:
+                self._lower_whole_to(broker.whole.held - max(1, idle // 2))
+            elif should_yield(waiting, self._capacity(), their_pressure):
+                self._promised[GLOBAL] = self._clock.monotonic() + self.pauses.promise
             return
         seat = broker.seats.get(key)
         if seat is None or not should_yield(waiting, self._capacity(), their_pressure):

@@ -1,7 +1,7 @@
 """What a request may hope for: why nobody can serve it, when that may change, and how long the line is.
 
-A look at every account is needed only to tell why; what was found is kept until an account changes, so a pool that is
-used up refuses its callers at no cost.
+A look at every account is needed only to tell why; what was found is kept for a second, or until an account that could
+help comes back, so a pool that is used up refuses its callers at no cost.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from poe_gateway.pool.account import Account, Cause, State
 from poe_gateway.pool.lease import Want
 from poe_gateway.pool.policy import PoolPolicy
 from poe_gateway.pool.roster import HELD_BACK, Roster
-from poe_gateway.pool.seat import Seat
+from poe_gateway.pool.seat import NEVER, Seat
 from poe_gateway.pool.selector import EVERY, Selector
 
 _REMEMBERED = 256
@@ -32,7 +32,10 @@ _LONGEST_TOLD = 60.0
 _PATIENT = 0.5
 """Part of the expected wait that a deadline must leave: expectations err."""
 
-_Kind = tuple[frozenset[str], str, Selector, int]
+_FRESH = 1.0
+"""Seconds for which a look at all accounts is good: reasons and moments change with every account that falls ill."""
+
+_Kind = tuple[frozenset[str], str, Selector]
 CANNOT_PAY = "cannot_pay"
 MODEL_BLOCKED = "model_blocked"
 MODEL_NOT_ALLOWED = "model_not_allowed"
@@ -44,6 +47,15 @@ class Outlook(msgspec.Struct, frozen=True, kw_only=True):
     reasons: dict[str, int]
     sample: dict[str, str]
     soonest: datetime | None
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """An outlook of requests that need so many points or more."""
+
+    need: int
+    outlook: Outlook
+    until: float
+    """Monotonic second."""
 
 
 class Pace:
@@ -66,7 +78,9 @@ class Pace:
     def seconds(self, key: str = "") -> float:
         """Of one answer of the model."""
         known = self._by_model.get(key)
-        return known[0] if known is not None and known[1] >= _FEW else self._whole[0]
+        if known is None:
+            return self._whole[0]
+        return known[0] if known[1] >= _FEW else max(known[0], self._whole[0])
 
     @property
     def measured(self) -> bool:
@@ -87,14 +101,33 @@ class Prospects:
         self._roster = roster
         self._clock = clock
         self._policy = policy
-        self._version = -1
-        self._outlooks: dict[_Kind, Outlook] = {}
+        self._outlooks: dict[_Kind, _Known] = {}
         self._witness: dict[_Kind, Seat] = {}
+        self._searched: dict[_Kind, float] = {}
 
     def known_hopeless(self, want: Want) -> bool:
         """Whether it is known already that nobody may serve this kind of request."""
-        self._fresh()
-        return bool(self._outlooks) and _kind(want) in self._outlooks
+        return bool(self._outlooks) and self._known(want) is not None
+
+    def _known(self, want: Want) -> Outlook | None:
+        known = self._outlooks.get(_kind(want))
+        if known is None or want.need < known.need or self._clock.monotonic() >= known.until:
+            return None
+        soonest = known.outlook.soonest
+        return known.outlook if soonest is None or soonest > self._clock.now() else None
+
+    def improved(self, seat: Seat) -> None:
+        """The account may serve more than before: what it could serve is not hopeless any more."""
+        account = seat.account
+        for kind, known in list(self._outlooks.items()):
+            offers, model, selector = kind
+            if (
+                account.offer in offers
+                and (seat.funds is None or seat.funds >= known.need)
+                and selector.matches(account)
+                and not any(block.model == model for block in account.model_blocks)
+            ):
+                del self._outlooks[kind]
 
     def why_hopeless(self, want: Want) -> GatewayError | None:
         """None when a slot may come free before the deadline, else the typed refusal with an honest Retry-After."""
@@ -129,17 +162,42 @@ class Prospects:
             and self.why_not(witness, want, now) is None
         ):
             return witness
-        self._fresh()
-        if not want.tried and kind in self._outlooks:
+        if self._known(want) is not None:
             return None
-        for offer in want.offers:
+        for offer in sorted(want.offers):
             for seat in self._roster.seats_of(offer):
                 if self.why_not(seat, want, now) is None:
-                    if len(self._witness) >= _REMEMBERED:
-                        self._witness.clear()
-                    self._witness[kind] = seat
+                    self._testifies(kind, seat)
                     return seat
         return None
+
+    def _testifies(self, kind: _Kind, seat: Seat) -> None:
+        if len(self._witness) >= _REMEMBERED:
+            self._witness.clear()
+        self._witness[kind] = seat
+
+    def payer(self, want: Want) -> Seat | None:
+        """An open seat that can pay, where a choice did not find one among many. All seats are looked at once in a
+        while only."""
+        kind, now, second = _kind(want), self._clock.now(), self._clock.monotonic()
+        witness = self._witness.get(kind)
+        if witness is not None and self._pays(witness, want, now):
+            return witness
+        if self._searched.get(kind, float("-inf")) > second:
+            return None
+        if len(self._searched) >= _REMEMBERED:
+            self._searched.clear()
+        self._searched[kind] = second + _FRESH
+        for offer in sorted(want.offers):
+            for seat in self._roster.seats_of(offer):
+                if seat.row >= 0 and self._pays(seat, want, now):
+                    self._testifies(kind, seat)
+                    return seat
+        return None
+
+    def _pays(self, seat: Seat, want: Want, now: datetime) -> bool:
+        present = seat.open and seat.account.id in self._roster.seats
+        return present and seat.can_pay(want.need) and self.why_not(seat, want, now) is None
 
     def why_not(self, seat: Seat, want: Want, now: datetime) -> str | None:
         """Why this account cannot serve the request however long it waits; None when it can, busy or not."""
@@ -161,14 +219,12 @@ class Prospects:
 
     def outlook(self, want: Want, now: datetime) -> Outlook | None:
         """Why nobody may serve; None when somebody may."""
-        self._fresh()
-        kind = _kind(want)
-        if not want.tried and (known := self._outlooks.get(kind)) is not None:
+        if not want.tried and (known := self._known(want)) is not None:
             return known
         reasons: Counter[str] = Counter()
         sample: dict[str, str] = {}
         soonest: datetime | None = None
-        for offer in want.offers:
+        for offer in sorted(want.offers):
             for seat in self._roster.seats_of(offer):
                 reason = self.why_not(seat, want, now)
                 if reason is None:
@@ -176,33 +232,41 @@ class Prospects:
                 reasons[reason] += 1
                 if len(sample) < _SAMPLE and reason != "not_selected":
                     sample[seat.account.id] = reason
-                moment = self._available_at(seat, reason, want.model)
+                moment = self._available_at(seat, reason, want, now)
                 if moment is not None and (soonest is None or moment < soonest):
                     soonest = moment
         outlook = Outlook(reasons=dict(reasons), sample=sample, soonest=soonest)
         if not want.tried:
             if len(self._outlooks) >= _REMEMBERED:
                 self._outlooks.clear()
-            self._outlooks[kind] = outlook
+            self._outlooks[_kind(want)] = _Known(want.need, outlook, self._clock.monotonic() + _FRESH)
         return outlook
 
-    def _fresh(self) -> None:
-        if self._version != self._roster.version:
-            self._version = self._roster.version
-            self._outlooks.clear()
+    def most(self, want: Want) -> int:
+        """Points of the richest account that lacks nothing else for the request."""
+        now = self._clock.now()
+        seats = (seat for offer in want.offers for seat in self._roster.seats_of(offer))
+        return max((seat.funds or 0 for seat in seats if self.why_not(seat, want, now) == CANNOT_PAY), default=0)
 
-    def _available_at(self, seat: Seat, reason: str, model: str) -> datetime | None:
-        """When time alone may return the account to service for the model, or None: the last of its gates."""
+    def _available_at(self, seat: Seat, reason: str, want: Want, now: datetime) -> datetime | None:
+        """When time alone may return the account to service for the request, or None: the last of its gates."""
         account = seat.account
-        if reason in ("paused", State.INVALID.value, "tried", "not_selected", "other_offer", HELD_BACK):
+        if reason in ("paused", State.INVALID.value, "tried", "not_selected", "other_offer"):
             return None
-        gates = [block.until for block in account.model_blocks if block.model == model]
+        gates = [block.until for block in account.model_blocks if block.model == want.model]
         if account.health.until is not None and account.health.state is not State.ACTIVE:
             gates.append(account.health.until)
-        if reason == CANNOT_PAY:
-            if seat.renews_at == float("inf"):
-                return None
-            gates.append(datetime.fromtimestamp(seat.renews_at, self._clock.now().tzinfo))
+        held_until = self._roster.held_until(account.id)
+        if held_until is not None:
+            gates.append(now + timedelta(seconds=held_until - self._clock.monotonic()))
+        if want.need and seat.funds is not None and seat.funds < want.need:
+            whole = transitions.purse(account, self._policy)
+            if whole is not None and whole < want.need:
+                return None  # not even then
+            if account.health.state is not State.DEPLETED:  # that waits for its renewal anyway
+                if seat.renews_at == NEVER:
+                    return None
+                gates.append(datetime.fromtimestamp(seat.renews_at, now.tzinfo))
         return max(gates, default=None)
 
     # The line.
@@ -221,7 +285,7 @@ class Prospects:
 
 
 def _kind(want: Want) -> _Kind:
-    return want.offers, want.model, want.selector, want.need
+    return want.offers, want.model, want.selector
 
 
 def _not_allowed(account: Account, model: str) -> bool:

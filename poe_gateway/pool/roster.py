@@ -19,6 +19,7 @@ from poe_gateway.pool.index import SeatIndex
 from poe_gateway.pool.journal import Journal
 from poe_gateway.pool.policy import PoolPolicy
 from poe_gateway.pool.renewal import next_reset, reset_day, trusted
+from poe_gateway.pool.reset_clock import next_renewal
 from poe_gateway.pool.seat import NEVER, Seat
 from poe_gateway.pool.store import AccountStore
 
@@ -41,8 +42,6 @@ class Roster:
         self.policy = policy
         self.seats: dict[str, Seat] = {}
         self.journal = Journal(store, self.accept)
-        self.version = 0
-        """Grows whenever an account comes, goes or changes in what it may do."""
         self.blocks = 0
         """Accounts with blocks of single models."""
         self.reasons: dict[str, Counter[str]] = {}
@@ -133,12 +132,16 @@ class Roster:
             self._next_reset = next_reset(now, self.policy.reset)
             for each in list(self.seats.values()):
                 self._replace(each, each.account)
+                if each.renews_at <= now.timestamp():
+                    self._bring_in_line(each, each.account, now)
             due = True
         while self._timers and self._timers[0][0] <= now:
             _, account_id = heapq.heappop(self._timers)
             seat = self.seats.get(account_id)
             if seat is not None:
                 self._replace(seat, seat.account)
+                if seat.renews_at <= now.timestamp():
+                    self._bring_in_line(seat, seat.account, now)
                 due = True
         if due:
             self._moved()
@@ -151,9 +154,12 @@ class Roster:
     def _moved(self) -> None:
         """Accounts came, went or changed by more than one request's news."""
 
-    def _held_back(self, account_id: str) -> bool:
-        """Whether the account is not chosen for a reason beside its own state."""
-        return False
+    def held_until(self, account_id: str) -> float | None:
+        """The monotonic second until which an account is not chosen for a reason beside its own state; None: it is."""
+        return None
+
+    def _improved(self, seat: Seat) -> None:
+        """The account may serve more than before."""
 
     # What follows from an account.
 
@@ -183,7 +189,6 @@ class Roster:
     def _unseat(self, seat: Seat) -> None:
         """Take a seat out of its offer's orders and counts."""
         self._counts = None
-        self.version += 1
         account = seat.account
         self._index.remove(seat)
         if seat.allowed:
@@ -197,14 +202,19 @@ class Roster:
         account = seat.account
         self.blocks += bool(account.model_blocks) - bool(before is not None and before.model_blocks)
         reason = transitions.why_not(account, now)
-        if reason is None and self._held_back(account.id):
+        if reason is None and self.held_until(account.id) is not None:
             reason = HELD_BACK
         allowed = reason is None
         if reason != seat.reason:
             self._count_reason(seat, reason)
-            self.version += 1
-        elif before is None or account.model_blocks != before.model_blocks or account.balance != before.balance:
-            self.version += 1
+        funds, known = _funds(account, self.policy), seat.funds
+        better = allowed and (
+            not seat.allowed
+            or before is None
+            or account.model_blocks != before.model_blocks
+            or (known is not None and (funds is None or funds > known))
+        )
+        seat.funds = funds
         if account.health.trial:
             seat.ramp = 1
         if allowed != seat.allowed:
@@ -214,12 +224,30 @@ class Roster:
                 self.on_unheld()
             elif seat.held and (not allowed or account.health.trial):
                 self.on_unfit(seat)
-        seat.funds = _funds(account, self.policy)
-        seat.renews_at = self._renews_at(account)
+        self._note_renewal(seat, now)
         self._place(seat)
         change = transitions.next_change(account)
         if change is not None and (before is None or change != transitions.next_change(before)):
             heapq.heappush(self._timers, (change, account.id))
+        if better:
+            self._improved(seat)
+
+    def _note_renewal(self, seat: Seat, now: datetime) -> None:
+        """When the account's points are renewed next. It is looked at then; who goes by the pool's day, with all."""
+        account = seat.account
+        clock, moment = account.reset_clock, self._next_reset
+        own = clock is not None and trusted(clock)
+        if own or account.balance.next_grant_at is not None or not account.renews_daily:
+            renewal = next_renewal(account, now, self.policy.reset)
+            if renewal is None:
+                seat.renews_at = NEVER
+                return
+            moment = renewal
+        renews_at = moment.timestamp()
+        if renews_at != seat.renews_at:
+            seat.renews_at = renews_at
+            if account.metered and moment != self._next_reset:
+                heapq.heappush(self._timers, (moment, account.id))
 
     def _place(self, seat: Seat) -> None:
         seat.spendable = None if seat.funds is None else seat.funds - seat.reserved
@@ -234,16 +262,6 @@ class Roster:
         if reason is not None:
             counts[reason] += 1
         seat.reason = reason
-
-    def _renews_at(self, account: Account) -> float:
-        granted = account.balance.next_grant_at
-        if account.renews_daily:
-            clock = account.reset_clock
-            if clock is not None and trusted(clock):
-                return next_reset(self._clock.now(), self.policy.reset, clock.high).timestamp()
-            if granted is None:
-                return self._next_reset.timestamp()
-        return NEVER if granted is None else granted.timestamp()
 
     # Who is there.
 

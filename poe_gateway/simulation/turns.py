@@ -22,8 +22,11 @@ class Turns:
         """Somebody got a slot out of the line. What is wrong with that, if anything."""
         want, ahead = lease.want, self._ahead
         turn = 1.0 / want.weight
+        waiting = self._broker.line.by_caller()
         for pair in [pair for pair in ahead if pair[1] == want.caller]:
-            ahead[pair] = max(0.0, ahead[pair] - turn)
+            # Turns are counted over the whole line: who had some where the other could not is behind afterwards.
+            least = float("-inf") if waiting.get(pair[0]) else 0.0
+            ahead[pair] = max(least, ahead[pair] - turn)
         for caller, weight in self._passed_over(lease).items():
             self._seen[caller] = None
             gap = ahead[want.caller, caller] = ahead.get((want.caller, caller), 0.0) + turn

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from poe_gateway.accounts.care import NotMeasurable
 from poe_gateway.accounts.visits import VisitFailed
 from poe_gateway.errors import UpstreamFailed
-from poe_gateway.pool.account import Account, Cause, Health, Intent, State
+from poe_gateway.pool.account import Account, Balance, Cause, Health, Intent, State
 from poe_gateway.upstreams.base import AccountRef, Capabilities, Reading
 from poe_gateway.upstreams.mock import MockUpstream
 from tests.accounts.support import House
@@ -153,6 +153,21 @@ async def test_only_recently_used_accounts_are_refreshed() -> None:
     )
     assert tally.total == tally.succeeded == 1
     assert {name for name, key in ids.items() if house.calls(key, "balance")} == {"fresh"}
+
+
+async def test_an_account_whose_grant_nobody_saw_is_measured_though_nobody_used_it() -> None:
+    """It seems empty, so nobody uses it; unmeasured it would seem so for ever."""
+    house = House()
+    now = house.clock.now()
+    for name, measured in (("unseen", 60), ("seen", 1)):
+        account = await house.add(name)
+        balance = Balance(
+            points=5, measured_at=now - timedelta(minutes=measured), next_grant_at=now - timedelta(minutes=30)
+        )
+        house.edit(account.id, lambda a, b=balance: replace(a, balance=b, renews_daily=False))
+    due = house.care.recently_used(now - timedelta(minutes=120), now - timedelta(minutes=5))
+    names = [house.broker.seats[key].account.name for key in due]
+    assert names == ["unseen"]
 
 
 # Prewarming.

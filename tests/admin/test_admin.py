@@ -34,6 +34,17 @@ def desk() -> Desk:
     return Desk()
 
 
+async def test_bodies_that_cannot_be_read_are_told_in_plain_words(desk: Desk) -> None:
+    for body in (b"{", b"\xff\xfe", b"[" * 5000):
+        headers = {"content-type": "application/json"}
+        error = await refusal(await desk.client.patch("/admin/accounts/acct_1", content=body, headers=headers))
+        assert (error["code"], error["message"]) == ("invalid_json", "The body is not valid JSON.")
+    answer = await desk.client.patch("/admin/accounts/acct_1", json={"labels": "eu"})
+    assert (await refusal(answer))["message"] == "labels: Input should be a valid list."
+    answer = await desk.client.patch("/admin/accounts/acct_1", json={"labels": [f"l{each}" for each in range(17)]})
+    assert (await refusal(answer))["message"].startswith("labels: List should have at most 16 items")
+
+
 async def refusal(answer: httpx.Response) -> dict[str, Any]:
     error = answer.json()["error"]
     assert set(error) >= {"message", "type", "param", "code"}
@@ -395,6 +406,13 @@ async def test_keys_have_terms_and_a_patch_changes_what_it_names(desk: Desk) -> 
     for method, where in (("PATCH", path), ("POST", "/keys")):
         error = (await desk.call(method, where, 400, json={"name": "x", "providers": ["nobody"]}))["error"]
         assert error["code"] == "unknown_provider" and "mock" in error["message"]
+        error = (await desk.call(method, where, 400, json={"name": "x", "labels": ["eu"], "without": ["EU"]}))["error"]
+        assert (error["code"], error["param"]) == ("contradictory_labels", "without") and "eu" in error["message"]
+    await desk.call("PATCH", path, json={"labels": ["eu"]})
+    await desk.call("PATCH", path, 400, json={"without": ["eu"]})
+    await desk.call("PATCH", path, json={"labels": ["us"], "without": ["eu"]})
+    await desk.call("PATCH", path, 400, json={"labels": ["eu"]})
+    await desk.call("PATCH", path, json={"labels": ["eu"], "without": None})
     assert (await desk.call("PATCH", "/keys/key_nobody", 404, json={"weight": 2}))["error"]["code"] == "key_not_found"
 
 

@@ -68,6 +68,7 @@ async def test_a_request_explains_itself(rooms: Rooms) -> None:
     assert f"Chose {account.id} (balanced" in told["text"]
     assert f"Attempt 1 on {account.id} answered in" in told["text"]
     assert "hello" not in str(answer)
+    assert answer["names"] == {account.id: "one"}, "the key is none of this gateway's"
 
 
 async def test_a_refused_request_explains_itself(rooms: Rooms) -> None:
@@ -339,7 +340,8 @@ async def test_would_choose_takes_nothing(rooms: Rooms) -> None:
     house.edit(two.id, lambda a: replace(a, labels=()))
     refused = await desk.call("GET", "/pool/would-choose", params={"model": "mock-1", "key": key.id})
     assert refused["choice"]["account_id"] is None and refused["choice"]["how"] == "no_accounts"
-    assert "It would be refused: no account is in service for this model" in refused["text"]
+    assert "It would be refused: no account is meant for this key (no_accounts)." in refused["text"]
+    assert dry["names"] == {key.id: "app", two.id: "two"} and refused["names"] == {key.id: "app"}
     await desk.call("GET", "/pool/would-choose?model=mock-1&key=key_nobody", 404)
     await desk.call("GET", "/pool/would-choose?model=nothing-of-the-kind", 404)
     assert (await desk.call("GET", "/pool/would-choose", 422))["error"]["param"] == "model"

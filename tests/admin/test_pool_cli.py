@@ -11,19 +11,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 import uvicorn
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
+from msgspec.structs import replace
 
+from poe_gateway.cli import main
 from poe_gateway.cli.pool import pool
 from poe_gateway.clock import SystemClock
 from poe_gateway.explain.history import OperatorActed
 from poe_gateway.pool.account import Scope
 from poe_gateway.pool.decision import Decision
 from poe_gateway.pool.guard import Incident
+from poe_gateway.pool.policy import Strategy
 from tests.accounts.support import ADMIN_KEY, START
+from tests.admin.test_explain import bound
 from tests.admin.watched import WatchedHouse, watched
 from tests.support.explain import NOON, decision
 
@@ -58,9 +63,9 @@ def run(gateway: tuple[WatchedHouse, str], tmp_path: Path, monkeypatch: pytest.M
         if name.startswith(("GATEWAY_", "POE_", "MONGODB_", "SERVICE_", "FERNET", "ADMIN_")):
             monkeypatch.delenv(name)
 
-    def invoke(*args: str, code: int = 0) -> Result:
+    def invoke(*args: str, code: int = 0, command: click.Command = pool) -> Result:
         env = {**SETTINGS, "GATEWAY_PORT": gateway[1].rsplit(":", 1)[1]}
-        result = CliRunner().invoke(pool, args, env=env)
+        result = CliRunner().invoke(command, args, env=env)
         assert result.exit_code == code, result.output
         assert ADMIN_KEY not in result.output and "Traceback" not in result.output
         return result
@@ -82,10 +87,12 @@ async def test_show(house: WatchedHouse, run: Run, monkeypatch: pytest.MonkeyPat
         kinds={},
     )
     monkeypatch.setattr(house.broker.guard, "incidents", lambda: [incident])
+    house.broker.policy = replace(house.broker.policy, model_strategies=(("dear-*", Strategy.SPEND_FIRST),))
     lines = run("show").stdout.splitlines()
     assert lines[0].split()[:2] == ["OFFER", "TOTAL"] and lines[1].split() == ["mock", "1", "1", "1", "2", "0", "-"]
     assert lines[4].split()[:2] == ["gw_1", "live"]
-    assert "in flight here      0 of 2; pool 200" in lines
+    assert "in flight here      0 of 2 slots; pool 200" in lines
+    assert "of single models    dear-* spend_first" in lines
     assert lines[-1] == "incident: upstream_down at mock for 12.0 s, 3 accounts failed"
     assert json.loads(run("show", "--json").stdout)["offers"][0]["total"] == 1
     assert "does not exist" in run("show", "--model", "nothing", code=1).output
@@ -96,7 +103,11 @@ async def test_show(house: WatchedHouse, run: Run, monkeypatch: pytest.MonkeyPat
 async def test_would_choose_and_forecast(house: WatchedHouse, run: Run) -> None:
     one = await house.add("one", points=300)
     house.hold(one)
-    assert f"It would go to {one.id}" in run("would-choose", "--model", "mock-1", "--tokens", "9").stdout
+    key, _ = await house.keyring.create("app")
+    dry = run("would-choose", "--model", "mock-1", "--tokens", "9", "--key", "app").stdout.splitlines()
+    assert any(line.startswith(f"It would go to {one.id}") for line in dry)
+    assert [line.split() for line in dry[-2:]] == [[key.id, "app"], [one.id, "one"]]
+    assert json.loads(run("would-choose", "--model", "mock-1", "--key", key.id, "--json").stdout)["key_id"] == key.id
     assert json.loads(run("would-choose", "--model", "mock-1", "--json").stdout)["choice"]["how"] == "chosen"
     assert "no such key" in run("would-choose", "--model", "mock-1", "--key", "key_x", code=1).output
     lines = run("forecast", "--hours", "3").stdout.splitlines()
@@ -158,3 +169,15 @@ def test_export(house: WatchedHouse, run: Run, tmp_path: Path) -> None:
     house.decision_store.away = True
     assert "database is not reachable" in run("decisions", "export", code=1).output
     assert "cannot be reached" in run("decisions", "export", "--url", "http://127.0.0.1:1", code=1).output
+
+
+async def test_flushing_sessions(house: WatchedHouse, run: Run) -> None:
+    one = await house.add("one")
+    for name, owner in (("s1", one.id), ("s2", one.id), ("s3", "acct_gone")):
+        await house.session_store.put(bound(name, owner))
+    flush = ("accounts", "flush-affinity")
+    assert run(*flush, "one", command=main).stdout == "Sessions that choose anew: 2.\n"
+    assert set(house.session_store.table) == {"s3"}
+    assert json.loads(run(*flush, "--all", "--json", command=main).stdout) == {"dropped": 1}
+    for wrong in ((), ("one", "--all")):
+        assert "either ACCOUNT or --all" in run(*flush, *wrong, code=2, command=main).output

@@ -237,6 +237,7 @@ async def test_an_answer_in_time_tells_its_place_in_headers(house: House, stream
     await door.request(stream=stream)
     assert (door.headers["x-gateway-queue-position"], door.headers["x-gateway-queue-expected-ms"]) == ("3", "11200")
     assert door.headers["x-gateway-account"] in ("a", "b")
+    assert int(door.headers["x-gateway-wait-ms"]) >= 0, "told to one that waited in vain and borrowed, too"
     assert not [body for body in door.bodies if body.startswith(b":")]
 
 

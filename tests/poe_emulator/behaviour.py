@@ -105,9 +105,10 @@ class Fault:
     """A request that goes wrong before the site looks at it.
 
     kind: ``http:<status>``, ``challenge`` (header and page), ``challenge:title`` (page only),
-    ``challenge:503`` (old JavaScript challenge), ``server-error``, ``not-success``, ``reset`` (connection
-    reset), ``empty`` (200 without a body), ``html`` (200 with a web page), ``hang:<seconds>`` (late, then
-    as usual).
+    ``challenge:503`` (old JavaScript challenge), ``filtered`` (the same page for this one request: a filter took
+    offence at its text, the account is not challenged; also ``filtered:title``), ``server-error``, ``not-success``,
+    ``reset`` (connection reset), ``empty`` (200 without a body), ``html`` (200 with a web page), ``hang:<seconds>``
+    (late, then as usual).
     where: an operation name, or page, settings, upload, socket; "" = any request.
     times: how many requests it strikes; None = until removed.
     """

@@ -51,6 +51,8 @@ async def struck(kind: str, request: web.Request) -> web.Response | None:
             return web.Response(status=int(value), text=f"<html><body>{value}</body></html>", content_type="text/html")
         case "challenge":
             return challenge(kind)
+        case "filtered":
+            return challenge(kind.replace("filtered", "challenge", 1))
         case "server-error":
             return server_error()
         case "not-success":

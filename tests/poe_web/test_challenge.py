@@ -1,15 +1,16 @@
-"""After a bot challenge not one more request goes out for the account."""
+"""After a bot challenge not one more request goes out for the account, and the pool hears of it once."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from poe_gateway.chat.events import TextDelta
-from poe_gateway.pool.outcome import Challenged
-from poe_gateway.upstreams.base import UpstreamFailure
+from poe_gateway.pool.outcome import Challenged, NetworkFault
+from poe_gateway.upstreams.base import Fate, UpstreamFailure
 from poe_gateway.upstreams.poe_web import PoeWeb
 from tests.poe_web.kit import adapter, ask, ref, request, tuned
 
@@ -17,13 +18,15 @@ KINDS = ["challenge", "challenge:title", "challenge:503"]
 
 
 async def _everything_refuses(poe: PoeWeb, account: Any) -> None:
-    """All verbs of the adapter fail with the challenge, without a request."""
+    """All verbs of the adapter fail without a request, and without accusing the account again."""
     before = account.stats.requests
     for verb in (poe.read_balance, poe.list_models, poe.prewarm, poe.probe):
         with pytest.raises(UpstreamFailure) as caught:
             await verb(ref(account))
-        assert isinstance(caught.value.outcome, Challenged)
-    assert isinstance((await ask(poe, ref(account), "again")).outcome, Challenged)
+        assert isinstance(caught.value.outcome, NetworkFault)
+    again = await ask(poe, ref(account), "again")
+    assert isinstance(again.outcome, NetworkFault) and again.failure is not None
+    assert again.failure.fate is Fate.NOT_SENT
     await asyncio.sleep(0.3)
     assert account.stats.requests == before
     assert account.stats.after_challenge == []
@@ -55,10 +58,11 @@ async def test_messages_in_flight_end_at_once(emulator: Any) -> None:
         while not account.running:
             await asyncio.sleep(0.01)
         account.fail("challenge", where="SettingsPageQuery")
-        with pytest.raises(UpstreamFailure):
+        with pytest.raises(UpstreamFailure) as met:
             await poe.read_balance(ref(account))
+        assert isinstance(met.value.outcome, Challenged)
         said = await asyncio.wait_for(running, 5.0)
-        assert isinstance(said.outcome, Challenged)
+        assert isinstance(said.outcome, NetworkFault)
         await _everything_refuses(poe, account)
     assert account.stats.after_challenge == []
     assert not any(channel.sockets for channel in account.channels.values())
@@ -90,7 +94,8 @@ async def test_a_challenge_while_cancelling_stops_there(emulator: Any) -> None:
     assert account.stats.after_challenge == []
 
 
-async def test_a_dropped_socket_is_not_reopened_after_a_challenge(emulator: Any) -> None:
+async def test_a_challenge_that_nobody_asked_for_is_told_by_the_next_request(emulator: Any) -> None:
+    """The socket is reopened behind a message's back: what met the challenge is no request of the pool's."""
     account = emulator.accounts[0]
     async with adapter(emulator) as poe:
         task = asyncio.create_task(ask(poe, ref(account), "long [[chunks:500]] [[delay:0.02]]"))
@@ -98,17 +103,48 @@ async def test_a_dropped_socket_is_not_reopened_after_a_challenge(emulator: Any)
             await asyncio.sleep(0.01)
         account.fail("challenge", where="socket")
         account.drop_sockets()
-        assert isinstance((await asyncio.wait_for(task, 5.0)).outcome, Challenged)
+        assert isinstance((await asyncio.wait_for(task, 5.0)).outcome, NetworkFault)
+        assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
+        await _everything_refuses(poe, account)
     assert account.stats.after_challenge == []
 
 
+async def test_the_message_that_met_it_tells_and_not_its_neighbours(emulator: Any) -> None:
+    """What a filter took offence at is that one message: the others prove nothing against the account."""
+    account = emulator.accounts[0]
+    async with adapter(emulator) as poe:
+        running = asyncio.create_task(ask(poe, ref(account), "long [[chunks:500]] [[delay:0.02]]"))
+        while not account.running:
+            await asyncio.sleep(0.01)
+        assert isinstance((await ask(poe, ref(account), "[[fault:filtered]]")).outcome, Challenged)
+        neighbour = await asyncio.wait_for(running, 5.0)
+        assert isinstance(neighbour.outcome, NetworkFault) and neighbour.failure is not None
+        assert neighbour.failure.fate is Fate.ACCEPTED
+
+
+async def test_an_account_that_the_pool_chooses_after_a_while_speaks_to_the_site_again(emulator: Any) -> None:
+    """A visit is no choice: it does not go out before a message did, or before its own, longer time."""
+    account = emulator.accounts[0]
+    async with adapter(emulator, options=tuned(challenge_settle=0.0)) as poe:
+        assert isinstance((await ask(poe, ref(account), "[[fault:filtered]]")).outcome, Challenged)
+        before = account.stats.requests
+        with pytest.raises(UpstreamFailure) as caught:
+            await poe.read_balance(ref(account))
+        assert isinstance(caught.value.outcome, NetworkFault) and account.stats.requests == before
+        assert (await ask(poe, ref(account), "hello")).finished
+        assert (await poe.read_balance(ref(account))).points is not None
+    async with adapter(emulator, options=tuned(challenge_rest=0.0)) as poe:
+        assert isinstance((await ask(poe, ref(account), "[[fault:filtered]]")).outcome, Challenged)
+        assert (await poe.read_balance(ref(account))).points is not None
+
+
 @pytest.mark.parametrize("way", ["forget", "new credentials"])
-async def test_only_the_operator_brings_it_back(poe: PoeWeb, emulator: Any, way: str) -> None:
+async def test_the_operator_brings_it_back_at_once(poe: PoeWeb, emulator: Any, way: str) -> None:
     account = emulator.accounts[0]
     account.fail("challenge", where="page")
     assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
     account.clear_challenge()
-    assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
+    assert isinstance((await ask(poe, ref(account), "hello")).outcome, NetworkFault)
     if way == "forget":
         await poe.forget(account.email)
     said = await ask(poe, ref(account, rev=int(way != "forget")), "hello")
@@ -147,7 +183,10 @@ async def test_requests_made_at_the_same_time_wait_for_the_first_answer(poe: Poe
     answers = await asyncio.gather(
         *(ask(poe, ref(account), f"two {n}") for n in range(6)), poe.read_balance(ref(account)), return_exceptions=True
     )
-    assert all(isinstance(getattr(each, "outcome", None), Challenged) for each in answers)
+    # When the deletion met it, the next request tells.
+    answers.append(await ask(poe, ref(account), "three"))
+    told = Counter(type(getattr(each, "outcome", None)) for each in answers)
+    assert told == {Challenged: 1, NetworkFault: 7}
     assert account.stats.after_challenge == []
 
 

@@ -123,14 +123,14 @@ class Torture:
         begun = time.monotonic()
         os.kill(process.pid, signal.SIGSTOP)
         time.sleep(self.rng.choice([0.3, 1.5, 2.5]) * self.plan.lifetime)
+        self.running[victim][1].stops.append((begun, time.monotonic()))
+        self.stops += 1
         if self.rng.random() < 0.2:
             self.kill(victim)
             self.start()
             self.kills += 1
         else:
             os.kill(process.pid, signal.SIGCONT)
-            self.running[victim][1].stops.append((begun, time.monotonic()))
-        self.stops += 1
 
     def kill(self, place: int) -> None:
         """A stopped one too. It is not waited for at once: until then it is a zombie, as under a slow supervisor."""
@@ -164,8 +164,8 @@ def _report(plan: Plan, torture: Torture, found: Findings) -> str:
     return (
         f"limits {verdict}: at most {found.most} of {plan.each} on one account, {found.whole} of {plan.all} in all\n"
         f"{found.requests} requests, {torture.kills} kills, {torture.stops} stops; grant lifetime {plan.lifetime:g} s\n"
-        f"longest time with a free slot while work waited: {found.lost:.2f} s, with stopped processes "
-        f"{found.withheld:.2f} s\n"
+        f"longest time with more than a tenth of the slots free while work waited: {found.lost:.2f} s, with stopped "
+        f"processes {found.withheld:.2f} s\n"
         f"longest time a process with waiting work got nothing while others did: {found.starved:.2f} s"
     )
 

@@ -23,9 +23,10 @@ class Life(msgspec.Struct):
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """``most`` open at once on any account, ``whole`` in all. The last three in seconds.
 
-    ``lost``: the longest time for which the pool was not used up while a running process had work waiting, and no
-    process was stopped; ``withheld``: the same with stopped processes, whose idle slots are withheld; ``starved``: the
-    longest time for which a running process with waiting work got nothing while others did.
+    ``lost``: the longest time for which more than a tenth of the slots was free (some always change hands) while a
+    running process had work waiting, and no process was stopped; ``withheld``: the same with stopped processes, whose
+    idle slots are withheld; ``starved``: the longest time for which a running process with waiting work got nothing
+    while others did.
     """
 
     requests: int
@@ -38,6 +39,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(events: list[tuple[float, str, int]], lives: list[Life], limit: int) -> Findings:
     """``events`` of the upstream in order; ``limit``: as many requests as may be open in all."""
+    full = limit - limit // 10
     open_now: Counter[str] = Counter()
     total = most = whole = 0
     short: list[Span] = []
@@ -46,9 +48,9 @@ def judge(events: list[tuple[float, str, int]], lives: list[Life], limit: int) -
         open_now[account] += by
         before, total = total, total + by
         most, whole = max(most, open_now[account]), max(whole, total)
-        if before >= limit > total:
+        if before >= full > total:
             since = at
-        elif before < limit <= total:
+        elif before < full <= total:
             short.append((since, at))
     waits = [span for life in lives for span in _waits(life)]
     stops = [stop for life in lives for stop in life.stops]

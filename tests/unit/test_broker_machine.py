@@ -82,7 +82,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert seat.used < seat.held, "an account beyond what is held"
             assert not (seat.account.health.trial and seat.used), "two requests on trial"
             assert seat.spendable is None or seat.spendable >= want.need, "an account that cannot pay"
-            assert not self.broker.guard.holds(seat.account.id), "an account that is held back"
+            assert self.broker.guard.held_until(seat.account.id) is None, "an account that is held back"
             assert self.broker.whole.used < self.broker.whole.held, "the pool beyond what is held"
             assert transitions.why_not(seat.account, self.clock.now(), want.model) is None, "an account that may not"
             assert seat.account.offer in want.offers and seat.account.id not in want.tried
@@ -264,7 +264,7 @@ class BrokerMachine(RuleBasedStateMachine):
         for lease in self.open:
             reserved[id(lease.seat)] += lease.want.need
         for seat in broker.seats.values():
-            fit = transitions.why_not(seat.account, now) is None and not broker.guard.holds(seat.account.id)
+            fit = transitions.why_not(seat.account, now) is None and broker.guard.held_until(seat.account.id) is None
             assert seat.allowed is fit
             assert seat.reserved == reserved[id(seat)]
             assert (seat.row >= 0) is seat.open
@@ -277,6 +277,9 @@ class BrokerMachine(RuleBasedStateMachine):
         assert reasons == sum(broker.reasons.values(), Counter())
         assert broker.blocks == sum(bool(seat.account.model_blocks) for seat in broker.seats.values())
 
+    def _shut(self, want: Want) -> frozenset[str]:
+        return self.broker.guard.shut(want.offers, want.key, want.fingerprint)
+
     @invariant()
     def nobody_waits_in_vain(self) -> None:
         broker, now = self.broker, self.clock.now()
@@ -287,11 +290,11 @@ class BrokerMachine(RuleBasedStateMachine):
             fits = [
                 seat
                 for seat in broker.seats.values()
-                if seat.account.offer in ticket.want.offers
+                if seat.account.offer in ticket.want.offers - self._shut(ticket.want)
                 and seat.account.id not in ticket.want.tried
                 and ticket.want.affinity in (None, seat.account.id)
                 and transitions.why_not(seat.account, now, ticket.want.model) is None
-                and not broker.guard.holds(seat.account.id)
+                and broker.guard.held_until(seat.account.id) is None
                 and (seat.funds is None or seat.funds >= ticket.want.need)
             ]
             if broker.whole.used < broker.whole.held:

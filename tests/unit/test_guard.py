@@ -319,7 +319,7 @@ HARD = [
 ]
 
 
-@pytest.mark.parametrize("outcome", [*HARD, RateLimited(), Transient(), TIMEOUT, NetworkFault()], ids=name)
+@pytest.mark.parametrize("outcome", [*HARD, RateLimited(), Transient(), TIMEOUT], ids=name)
 def test_three_accounts_convict_a_body(outcome: Outcome) -> None:
     guard = Guard()
     second = judge(guard, (1, "a1", "b", outcome), (2, "a2", "b", outcome))
@@ -702,7 +702,8 @@ def test_one_poison_prompt_leaves_all_but_one_account_in_service(outcome: Outcom
         pool.request("poison", second, float(second), outcome)
         pool.request(f"well {second}", 10_000 + second, float(second), OK)
         assert sum(hurt(each) for each in pool.accounts.values()) <= 1
-    assert pool.refused > 3000
+    # What found no way to the upstream convicts no body.
+    assert (pool.refused > 3000) is not isinstance(outcome, NetworkFault)
     assert pool.out_of_service(3601 + 60) <= 1
 
 

@@ -144,9 +144,9 @@ def test_faults_of_old_credentials_say_nothing_about_new_ones() -> None:
 
 
 def test_a_model_limit_blocks_the_model_only() -> None:
-    result = after(account(), RateLimited(retry_after=60, model="dear"))
-    assert transitions.why_not(result, NOON, "cheap") is None
-    assert transitions.why_not(result, NOON, "dear") == "model_blocked"
+    result = after(account(), RateLimited(retry_after=60, model="upstreams-own-name"))
+    assert transitions.why_not(result, NOON, "upstreams-own-name") is None
+    assert transitions.why_not(result, NOON, "gpt") == "model_blocked"
     assert transitions.why_not(result, NOON) is None
     later = transitions.as_of(result, NOON + timedelta(seconds=60), POLICY)
     assert later.model_blocks == ()

@@ -338,7 +338,7 @@ async def test_a_conversation_without_a_session_returns_to_its_account_while_tha
         await walk.ask(f"somebody else {number}")
     await walk.ask("question", first, "and then?")
     assert walk.upstream.accounts[-1] == home
-    assert walk.decisions[-1].choices[0].how == "affinity"
+    assert walk.decisions[-1].choices[0].how == "prefix"
     walk.broker.regrant({home: 0})
     await walk.ask("question", first, "and now?")
     assert walk.upstream.accounts[-1] != home

@@ -46,7 +46,8 @@ SERVED_TEXT = """\
 key_app asked for gpt-4o with a prompt of about 1,200 tokens at 2026-05-20 10:31:07 UTC.
 50 accounts for this model, 45 in service, 40 with a free slot here. Passed over: 3 resting, 2 out of points. \
 Believed to cost at most 60 points.
-Chose acct_7 (balanced: fewest requests in flight, then the better score; scores acct_7 2,310, acct_9 1,200).
+Chose acct_7 (balanced: fewest requests in flight, large balances spared, the better of the next two; \
+points less recent errors: acct_7 2,310, acct_9 1,200).
 Attempt 1 on acct_7 answered in 1.2 s, first piece after 0.3 s, for 35 points.
 The session was new.
 The caller got 200 after 1.3 s."""
@@ -55,7 +56,7 @@ QUEUED = request(
     choices=[
         Choice(
             strategy="round_robin",
-            candidates={"all": 2, "selected": 1, "in_service": 1, "open": 0},
+            candidates={"all": 2, "selected": 1, "in_service": 1, "open": 1},
             account_id="acct_7",
             how="queued",
             wait_seconds=3.24,
@@ -68,8 +69,9 @@ QUEUED = request(
 )
 QUEUED_TEXT = """\
 key_app asked for gpt-4o with a prompt of about 1,200 tokens at 2026-05-20 10:31:07 UTC.
-2 accounts for this model, 1 for this key, 1 in service, 0 with a free slot here.
-Waited 3.2 s in line (number 4 at joining), then chose acct_7 (round robin: strict turns).
+Waited 3.2 s in line for a free slot (number 4 at joining).
+At its turn: 2 accounts for this model, 1 for this key, 1 in service, 1 with a free slot here.
+Chose acct_7 (round robin: strict turns).
 Attempt 1 on acct_7 answered in 65 s.
 The caller got 200 after 2 min 10 s."""
 
@@ -116,7 +118,7 @@ key_app asked for gpt-4o with a prompt of about 1,200 tokens at 2026-05-20 10:31
 Returned to acct_1, the account of its conversation.
 Attempt 1 on acct_1 was rate limited after 42 ms (HTTP 429); the message had not been sent. Charged to the account.
 3 accounts for this model, 2 in service, 2 with a free slot here, 2 of those not tried yet. Passed over: 1 resting.
-Chose acct_2 (balanced: fewest requests in flight, then the better score).
+Chose acct_2 (balanced: fewest requests in flight, large balances spared, the better of the next two).
 Attempt 2 on acct_2 met a bot challenge after 0.4 s; the message had not been sent. The account was left as it is: \
 one request alone may not change several accounts.
 3 accounts for this model, 2 in service, 2 with a free slot here, 1 of those not tried yet.
@@ -142,8 +144,8 @@ REFUSED = request(
 )
 REFUSED_TEXT = """\
 key_app asked for gpt-4o at 2026-05-20 10:31:07 UTC.
-5 accounts for this model, 4 for this key, 0 in service, 0 with a free slot here. Passed over: 3 resting, \
-1 out of points, 1 not meant for this key.
+5 accounts for this model, 4 for this key, 0 in service. Passed over: 3 resting, 1 out of points, \
+1 not meant for this key.
 Refused: all accounts are resting (all_cooling). For example: acct_1 resting; acct_2 out of points.
 The caller got 503 all_cooling after 0 ms."""
 
@@ -166,6 +168,44 @@ def test_an_account_that_could_not_be_opened_was_chosen_and_not_tried() -> None:
         "Borrowed acct_2, because the account of its session was busy.",
         "Attempt 1 on acct_2 failed on the way to the upstream after 2.0 s. Charged to the way to the upstream.",
     ]
+
+
+def test_who_waited_for_the_account_of_its_session_and_borrowed() -> None:
+    choice = Choice(candidates={"all": 2, "in_service": 2}, account_id="acct_2", how="borrowed", wait_seconds=3.0)
+    assert in_words(request(choices=[choice])).splitlines()[1:4] == [
+        "Waited 3.0 s for the account of its session.",
+        "At its turn: 2 accounts for this model, 2 in service.",
+        "Borrowed acct_2, because the account of its session was busy.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("passed_over", "tried", "said"),
+    [
+        ({"not_selected": 3}, False, "Refused: no account is meant for this key (no_accounts)."),
+        ({"paused": 1, "not_selected": 3}, False, "Refused: no account is in service for this model (no_accounts)."),
+        ({"tried": 2}, True, "No further attempt: all accounts that could serve it have been tried."),
+        ({"tried": 2, "paused": 1}, True, "No further attempt: no account is in service for this model (no_accounts)."),
+    ],
+)
+def test_no_accounts_for_different_reasons(passed_over: dict[str, int], *, tried: bool, said: str) -> None:
+    candidates = {"all": 3, "in_service": 1, "open": 1, "selected": 3, **({"untried": 0} if tried else {})}
+    sample = {"acct_1": "tried"} if tried else {}
+    choice = Choice(candidates=candidates, passed_over=passed_over, sample=sample, how="no_accounts")
+    text = in_words(request(choices=[choice], status=503, error_code="no_accounts"))
+    assert said in text.splitlines()
+    assert "3 accounts for this model, 1 in service" in text, "the selector left nobody out"
+
+
+def test_after_a_filter_that_left_nobody_the_later_ones_are_not_told() -> None:
+    candidates = {"all": 3, "selected": 0, "in_service": 2, "open": 2}
+    text = would_choose_in_words(Choice(candidates=candidates, passed_over={"not_selected": 3}, how="no_accounts"))
+    assert text.splitlines()[0] == "3 accounts for this model, 0 for this key. Passed over: 3 not meant for this key."
+
+
+def test_a_request_that_came_to_no_choice_says_why() -> None:
+    text = in_words(request(status=404, error_code="model_not_found", seconds=0))
+    assert text.endswith("The caller got 404 model_not_found after 0 ms: no account serves a model of this name.")
 
 
 def test_ends_that_are_no_answers() -> None:

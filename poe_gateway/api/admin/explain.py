@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Annotated, Any, Protocol
@@ -109,6 +109,7 @@ class ExplanationView(BaseModel):
 
     request_id: str
     complete: bool = Field(description="false: only what the answering process remembers")
+    names: dict[str, str] = Field(description="what the keys and accounts in it are called now, by id")
     data: list[ExplainedView]
 
 
@@ -142,13 +143,15 @@ async def explain(request_id: Annotated[str, Path(max_length=128)], rooms: Recor
     """Why a request got what it got: accounts, reasons, scores, waits and attempts, and all of it in sentences.
 
     `request_id` is the `x-request-id` of the answer. Requests that other processes served are found within a second;
-    requests that were refused before the pool was asked (bad bodies, unknown models or keys) leave no record.
+    requests that were refused before they were understood (bad bodies, unknown keys) leave no record.
     """
     found: Found = await rooms.decisions.find(request_id)
     if not found.decisions:
         raise NotFound("There is no record of this request, or not any more.", code="decision_not_found")
     data = [ExplainedView(**_fields(each), text=in_words(each)) for each in found.decisions]
-    return ExplanationView(request_id=request_id, complete=found.complete, data=data)
+    keys = {each.key_id for each in found.decisions}
+    names = names_of(rooms, keys, [choice for each in found.decisions for choice in each.choices])
+    return ExplanationView(request_id=request_id, complete=found.complete, names=names, data=data)
 
 
 async def decisions(
@@ -205,6 +208,18 @@ async def history(
         await rooms.desk.get(account_id)
     more = entries[-1].at if len(entries) >= limit else None
     return HistoryPage(account_id=account_id, next_before=more, data=[_entry(each) for each in entries])
+
+
+def names_of(rooms: Gateway, key_ids: Collection[str], choices: Iterable[Choice]) -> dict[str, str]:
+    """What these keys, and the accounts that the choices speak of, are called; those that are gone are left out."""
+    keys = rooms.keyring.keys()
+    names = {key.id: key.name for key in keys if key.id in key_ids}
+    for choice in choices:
+        for account_id in (choice.account_id, *choice.scores, *choice.sample):
+            account = None if account_id is None else rooms.broker.account(account_id)
+            if account is not None:
+                names[account.id] = account.name
+    return names
 
 
 def shown_choice(choice: Choice) -> ChoiceView:

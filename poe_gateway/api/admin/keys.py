@@ -63,7 +63,8 @@ async def patch(key_id: KeyId, form: KeyPatchForm, rooms: Rooms) -> KeyView:
 
     In force in every process within seconds; requests that run or wait are not touched.
     """
-    _check(form, rooms)
+    known = rooms.keyring.keys()
+    _check(form, rooms, next((each for each in known if each.id == key_id), None))
     key = await rooms.keyring.change(key_id, form.terms())
     if key is None:
         raise NotFound("There is no such key.", code="key_not_found")
@@ -78,11 +79,20 @@ async def revoke(key_id: KeyId, rooms: Rooms) -> KeyView:
     return _shown(key)
 
 
-def _check(form: KeyTermsForm, rooms: Gateway) -> None:
-    """A provider that this gateway does not have would shut the key out. Raises InvalidRequest."""
+def _check(form: KeyTermsForm, rooms: Gateway, present: ServiceKey | None = None) -> None:
+    """What would shut the key out: a provider that this gateway does not have, a label both wanted and not.
+
+    ``present``: what the key says where the form says nothing. Raises InvalidRequest.
+    """
     if form.providers and not form.providers <= rooms.upstreams.keys():
         known = ", ".join(sorted(rooms.upstreams))
         raise InvalidRequest(f"Unknown provider; known: {known}.", param="providers", code="unknown_provider")
+    given = form.model_fields_set
+    labels = form.labels if "labels" in given or present is None else frozenset(present.labels)
+    without = form.without if "without" in given or present is None else frozenset(present.without)
+    if both := (labels or frozenset()) & (without or frozenset()):
+        message = f"No account can both carry and not carry: {', '.join(sorted(both))}."
+        raise InvalidRequest(message, param="without", code="contradictory_labels")
 
 
 def _shown(key: ServiceKey) -> KeyView:

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from poe_gateway.api.admin.explain import ChoiceView, shown_choice
+from poe_gateway.api.admin.explain import ChoiceView, names_of, shown_choice
 from poe_gateway.api.deps import AdminRoute, Gateway, errors, gateway
 from poe_gateway.auth.keys import Principal, principal_of
 from poe_gateway.dispatch.dispatcher import Dispatcher
@@ -35,6 +35,7 @@ class WouldChooseView(BaseModel):
     model: str
     key_id: str | None
     text: str
+    names: dict[str, str] = Field(description="what the key and the accounts in it are called, by id")
     choice: ChoiceView
 
 
@@ -56,8 +57,9 @@ async def would_choose(
     patience = rooms.broker.policy.acquire_timeout
     want = rooms.dispatcher.want(principal, plan, tokens=tokens, deadline=rooms.clock.monotonic() + patience)
     choice = rooms.broker.would_choose(want)
+    names = names_of(rooms, {principal.key_id}, [choice])
     return WouldChooseView(
-        model=plan.model, key_id=key, text=would_choose_in_words(choice), choice=shown_choice(choice)
+        model=plan.model, key_id=key, text=would_choose_in_words(choice), names=names, choice=shown_choice(choice)
     )
 
 

@@ -203,7 +203,7 @@ class ChatCompletions:
             finish=answer.finish or "stop",
             usage=usage,
         )
-        headers = [*_headers(stream, request_id), *line.headers()]
+        headers = [*_headers(stream, request_id, line), *line.headers()]
         headers.append((b"content-type", b"application/json"))
         headers.append((b"content-length", str(len(body)).encode()))
         headers.append((b"x-gateway-usage", b"estimated" if usage.estimated else b"upstream"))
@@ -221,7 +221,7 @@ class ChatCompletions:
         told.status = 200
         told.first = self._clock.monotonic()
         if not line.begun:
-            headers = [*_headers(stream, request_id), *line.headers(), *_SSE]
+            headers = [*_headers(stream, request_id, line), *line.headers(), *_SSE]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
         opening = writer.first()
         text = Appender()
@@ -298,7 +298,7 @@ class ChatCompletions:
                 account_id=stream.attempt.lease.account.id if stream is not None else None,
                 stream=request.stream if request is not None else False,
                 error_code=told.error.code if told.error is not None else None,
-                attempts=stream.attempt.number if stream is not None else 0,
+                attempts=_attempts(told),
                 wait_seconds=stream.attempt.lease.waited if stream is not None else 0.0,
                 ttft_seconds=told.first - started if told.first is not None else None,
                 prompt_tokens=usage.prompt_tokens if usage is not None else None,
@@ -309,6 +309,12 @@ class ChatCompletions:
                 client_gone=told.gone,
             )
         )
+
+
+def _attempts(told: _Told) -> int:
+    if told.stream is not None:
+        return told.stream.attempt.number
+    return told.error.attempts if told.error is not None else 0
 
 
 class _Watch:
@@ -340,7 +346,7 @@ class _Watch:
             self._watching.cancel()
 
 
-def _headers(stream: ChatStream, request_id: str) -> Headers:
+def _headers(stream: ChatStream, request_id: str, line: Waiting) -> Headers:
     attempt = stream.attempt
     headers: Headers = [
         (b"x-request-id", request_id.encode()),
@@ -349,7 +355,7 @@ def _headers(stream: ChatStream, request_id: str) -> Headers:
     ]
     if attempt.session is not None:
         headers.append((b"x-gateway-session", attempt.session.encode()))
-    if attempt.lease.queued:
+    if attempt.lease.queued or line.first is not None:  # one that waited for its session's account may borrow another
         headers.append(_wait_header(attempt.lease.waited))
     return headers
 

@@ -90,22 +90,30 @@ class PoeWeb:
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
     ) -> AsyncGenerator[ChatEvent, None]:
         """Answer ``request``; see ``Upstream.chat``. ``model`` may be a handle or an upstream name."""
-        exchange = Exchange(self._connection(account), model, request, bound, self._fetch_image)
-        async with aclosing(exchange.events()) as events:
-            async for event in events:
-                yield event
+        connection = self._connection(account, self._shared.options.challenge_settle)
+        exchange = Exchange(connection, model, request, bound, self._fetch_image)
+        with connection.reporting():
+            async with aclosing(exchange.events()) as events:
+                async for event in events:
+                    yield event
 
     async def read_balance(self, account: AccountRef) -> Reading:
         """Measure the points. Raises UpstreamFailure."""
-        return await self._connection(account).read_balance()
+        connection = self._visited(account)
+        with connection.reporting():
+            return await connection.read_balance()
 
     async def list_models(self, account: AccountRef) -> list[Model]:
         """The bots that this account may use. Raises UpstreamFailure."""
-        return await self._connection(account).list_models()
+        connection = self._visited(account)
+        with connection.reporting():
+            return await connection.list_models()
 
     async def prewarm(self, account: AccountRef) -> None:
         """Page or settings, subscriptions, socket. Raises UpstreamFailure."""
-        await self._connection(account).ready()
+        connection = self._visited(account)
+        with connection.reporting():
+            await connection.ready()
 
     async def probe(self, account: AccountRef) -> str:
         """Read the balance; a sentence for the operator. Raises UpstreamFailure."""
@@ -127,10 +135,13 @@ class PoeWeb:
         await self._readers.drain(_DRAIN)
         await self._shared.edge.close()
 
-    def _connection(self, account: AccountRef) -> Connection:
-        """The account's connection; new credentials get a new one."""
+    def _visited(self, account: AccountRef) -> Connection:
+        return self._connection(account, self._shared.options.challenge_rest)
+
+    def _connection(self, account: AccountRef, settle: float) -> Connection:
+        """The account's connection; new credentials get a new one, and ``settle`` seconds after a challenge."""
         known = self._connections.get(account.id)
-        if known is not None and known.credential_rev >= account.credential_rev:
+        if known is not None and known.credential_rev >= account.credential_rev and not known.over_for(settle):
             return known
         if known is not None:
             known.close()

@@ -1,11 +1,18 @@
-"""Everything the adapter holds for one account: HTTP half, push half, messages in flight."""
+"""Everything the adapter holds for one account: HTTP half, push half, messages in flight.
+
+After a bot challenge a connection sends nothing more. Whether the account is to blame, or the one message that met the
+challenge, is for the pool to judge: it hears of the challenge once, from whoever met it. Everything else that ends
+because of it proves nothing. Should the pool go on choosing the account, it gets another connection after a while.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from poe_gateway.pool.outcome import AdapterDrift, Challenged, Transient, Unauthorized
+from poe_gateway.pool.outcome import AdapterDrift, Challenged, NetworkFault, Transient, Unauthorized
 from poe_gateway.upstreams.base import AccountRef, Fate, Model, Reading, UpstreamFailure
 from poe_gateway.upstreams.poe_web import wire
 from poe_gateway.upstreams.poe_web.background import Background
@@ -19,6 +26,7 @@ from poe_gateway.upstreams.poe_web.shared import Shared
 from poe_gateway.upstreams.poe_web.site import Site
 
 _CHAT_LIST_COUNT = 10
+_COLLATERAL = NetworkFault("closed after a bot challenge that another request met")
 
 
 class Connection:
@@ -39,13 +47,36 @@ class Connection:
         self.socket = PushSocket(self.site, self.router, readers)
         self._next_grant_at: datetime | None = None
         self._deleting = 0
+        self._reported = False
+        """The pool was told of the challenge."""
 
     def __repr__(self) -> str:
         return f"Connection(account={self.account_id!r}, open={self.socket.is_open}, challenged={self.site.challenged})"
 
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Around whatever the pool asks for: a challenge is told once, by the request that met it.
+
+        When it was met by an errand that nobody waits for, the next request tells.
+        """
+        late = self.site.challenged
+        try:
+            yield
+        except UpstreamFailure as failure:
+            if not isinstance(failure.outcome, Challenged):
+                raise
+            if self._reported or not (late or failure.outcome is self.site.met):
+                raise UpstreamFailure(_COLLATERAL, failure.fate) from None
+            self._reported = True
+            raise
+
+    def over_for(self, seconds: float) -> bool:
+        """Whether the pool was told of a challenge that is at least so long ago."""
+        return self._reported and self.shared.clock.monotonic() - self.site.met_at >= seconds
+
     def _on_challenge(self) -> None:
         """Not one more request: messages in flight end, the socket is closed."""
-        self.router.broadcast(UpstreamFailure(Challenged("bot challenge"), Fate.ACCEPTED))
+        self.router.broadcast(UpstreamFailure(_COLLATERAL, Fate.ACCEPTED))
         self.socket.shut()
 
     def close(self) -> None:

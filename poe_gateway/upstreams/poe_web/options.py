@@ -12,6 +12,12 @@ class PoeOptions(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout: float = 30.0
     """One HTTP request, from sending to the last byte."""
     upload_timeout: float = 180.0
+    challenge_settle: float = 5.0
+    """So long after a challenge the account's next message may go out, if the pool chooses the account even then: it
+    holds the challenge against the message that met it. Long enough for messages that were on their way."""
+    challenge_rest: float = 120.0
+    """The same for balances, lists and opening ahead of need, which the pool asks for without choosing: longer than it
+    ever leaves open who was at fault."""
     turn_wait: float = 1.0
     """How long a request waits for the answer to the account's request before it."""
     socket_open_timeout: float = 15.0

@@ -1,7 +1,7 @@
 """The HTTP half of one account's connection: GraphQL calls, uploads, pages, and the data of its push channel.
 
 Every request of the account passes ``_request``: own cookies, own user agent, and the gate that closes for
-good when a bot challenge is seen.
+good when a bot challenge is seen. Whether the account gets another connection after that is ``connection``'s rule.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def _nothing_sent() -> Iterator[None]:
 
 
 Ready = Callable[[], Awaitable[None]]
+_SHUT = Challenged("closed after a bot challenge")
+"""What whoever comes to the closed gate is told; ``Site.met`` is what the site itself said."""
 
 
 def _refusal(answer: Answer, failure: Failure | StaleKeys, signs: Signs) -> bool:
@@ -51,6 +53,10 @@ class Site:
         self.shared = shared
         self.identity = identity
         self.channel: Channel | None = None
+        self.met: Challenged | None = None
+        """The challenge that closed the gate."""
+        self.met_at = 0.0
+        """Monotonic second of it."""
         self._on_challenge = on_challenge
         self._closed: Failure | None = None
         self._ring = KeyRing(shared, identity, self._page, self._asset)
@@ -61,7 +67,7 @@ class Site:
 
     @property
     def challenged(self) -> bool:
-        return isinstance(self._closed, Challenged)
+        return self.met is not None
 
     def check_open(self, fate: Fate = Fate.NOT_SENT) -> None:
         """Raises UpstreamFailure when no request may go out any more."""
@@ -75,7 +81,8 @@ class Site:
     def challenge(self, outcome: Challenged) -> UpstreamFailure:
         """Close the gate; returns what to raise."""
         if not self.challenged:
-            self._closed = outcome
+            self.met, self.met_at = outcome, self.shared.clock.monotonic()
+            self._closed = _SHUT
             self._on_challenge()
         return UpstreamFailure(outcome, Fate.NOT_SENT)
 
