@@ -44,6 +44,7 @@ class BalanceAudit:
             last=balance.measured,
             renewal_due=last is not None and renewal_between(account, last, at, reset),
             in_flight=self._in_flight(seat),
+            apart=(at - last).total_seconds() if last is not None else 0.0,
         )
         self._judged(account.id, result)
         if self._prices is not None:

@@ -33,8 +33,8 @@ from poe_gateway.vault import Vault
 
 class AccountDesk:
     """Verbs of the operator. ``forget_sessions`` drops what conversations are bound to a deleted account;
-    ``limits_changed`` is called when an account's own limit changed; ``acted`` is told (account id, verb, detail) of what
-    was done.
+    ``limits_changed`` is called when an account's own limit changed; ``acted`` is told what was done: account id, verb,
+    detail.
 
     Every verb raises StoreUnavailable, and AccountNotFound where it names an account.
     """

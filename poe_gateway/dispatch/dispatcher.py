@@ -41,7 +41,6 @@ from poe_gateway.pool.outcome import (
     Transient,
 )
 from poe_gateway.pool.pricebook import PriceBook
-from poe_gateway.pool.queue import Place
 from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog, Plan

@@ -155,6 +155,8 @@ def _asked(decision: Decision) -> str:
 
 def _chosen(choice: Choice) -> list[str]:
     lines = [_candidates(choice)]
+    if choice.account_id is None and choice.how == "client_gone":
+        return [f"Waited {seconds(choice.wait_seconds)} in line until the caller left."]
     if choice.account_id is None:
         lines.append(_refused("Refused", choice))
         return [line for line in lines if line]

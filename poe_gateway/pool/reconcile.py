@@ -26,6 +26,8 @@ _LARGE = 5
 """One fall of so many tolerances alarms at once …"""
 _OF_BALANCE = 0.2
 """… and so does one of this part of the balance."""
+_SETTLED = 10.0
+"""Seconds between two measurements after which what is still missing is no late news of another process."""
 _NOISE = 4
 """A price is read off a fall only when what else may be in it is at most a quarter."""
 _PLAUSIBLE = 4
@@ -73,6 +75,7 @@ def reconcile(
     last: int | None,
     renewal_due: bool,
     in_flight: int = 0,
+    apart: float = float("inf"),
 ) -> Reconciliation:
     """Judge ``measured`` by what was known before it.
 
@@ -80,7 +83,8 @@ def reconcile(
     ``price(model)`` by the model's key. ``last``: points at ``balance.measured_at``, None when never measured.
     ``renewal_due``: a renewal was believed to come since then; a fall then says nothing, for a renewal may lower a
     balance too, and the ledger of before it may be gone. ``in_flight``: what our own requests, in every process, may
-    have cost already without being booked.
+    have cost already without being booked. ``apart``: seconds between the two measurements; news of other processes may
+    come later than that.
     """
     if last is None:
         return Reconciliation(kind=Kind.AS_EXPECTED, expected=None, measured=measured)
@@ -98,19 +102,20 @@ def reconcile(
         )
     if renewal_due or _set_by_rule(balance, last):
         return Reconciliation(kind=Kind.AS_EXPECTED, expected=None, measured=measured)
-    return _fall(balance, measured, ledger, slack, in_flight, last)
+    return _fall(balance, measured, ledger, slack, in_flight, last, settled=apart >= _SETTLED)
 
 
 def _fall(
-    balance: Balance, measured: int, ledger: _Ledger, slack: int, in_flight: int, last: int
-) -> Reconciliation:  # fmt: skip
+    balance: Balance, measured: int, ledger: _Ledger, slack: int, in_flight: int, last: int, *, settled: bool
+) -> Reconciliation:
     gap = min(0, ledger.high - measured) or max(0, ledger.low - measured)
     samples = ledger.samples(last - measured, noise=abs(balance.drift) + in_flight)
     sudden = gap > slack and (gap > _LARGE * slack or gap > _OF_BALANCE * last)
     if samples and gap > 0 and not sudden:
         gap = 0  # a dearer request is more likely than a thief who comes with it
     missing = balance.drift + gap
-    if sudden or (missing > slack and balance.drift > slack):
+    lasting = settled and missing > slack and balance.drift > slack
+    if sudden or lasting:
         return Reconciliation(
             kind=Kind.FOREIGN_SPEND,
             expected=ledger.expected,

@@ -248,3 +248,10 @@ def test_an_unpriced_model_within_its_bounds_never_alarms(counts: list[int], cos
         assert found.samples == (("wide", cost),)
         points, drift = points - cost * count, found.drift
         assert drift == 0
+
+
+def test_two_readings_within_seconds_are_no_proof_that_news_will_not_come() -> None:
+    late = books(1000, drift=40)
+    assert judged(late, 960, 1000).alarm
+    assert not judged(late, 960, 1000, apart=0.1).alarm
+    assert judged(late, 960, 1000, apart=10.0).alarm

@@ -59,7 +59,7 @@ class ChoiceView(BaseModel):
     scores: dict[str, float] = Field(description="of the accounts that were compared last")
     need: int = Field(description="points that the request was believed to cost at most; 0: not known or free")
     account_id: str | None
-    how: str = Field(description="chosen, affinity, borrowed, prefix, queued, or the code of the refusal")
+    how: str = Field(description="chosen, affinity, borrowed, prefix, queued, client_gone, or the code of the refusal")
     wait_seconds: float
     position: int = Field(description="place in the line at joining, from 1; 0: did not wait")
 
