@@ -3,6 +3,9 @@
 Nothing here decides: the catalogue plans, the broker chooses, the guard judges, ``failover`` says what follows a
 failure. Nothing here waits for the database, but for a session's binding and for credentials that were not opened for a
 while.
+
+Why this is one module although long: it is one walk. Every way out of it must give back the slot, end the session's
+turn and complete the record, and that can only be seen where all of them stand together.
 """
 
 from __future__ import annotations

@@ -19,17 +19,17 @@ from msgspec.structs import replace
 from poe_gateway.clock import Clock
 from poe_gateway.errors import GatewayError, Overloaded, SessionLost, UpstreamDown, UpstreamRefused
 from poe_gateway.pool import transitions
-from poe_gateway.pool.account import Account, Scope
+from poe_gateway.pool.account import Account
+from poe_gateway.pool.court import FENCED, Court
 from poe_gateway.pool.decision import Choice
-from poe_gateway.pool.guard import Guard, Incident, Report, Verdict
+from poe_gateway.pool.guard import Guard, Incident, Verdict
 from poe_gateway.pool.lease import Lease, Want
-from poe_gateway.pool.outcome import Challenged, Outcome, Succeeded, Unauthorized
+from poe_gateway.pool.outcome import Outcome, Succeeded
 from poe_gateway.pool.policy import PoolPolicy, Strategy
 from poe_gateway.pool.prospects import CANNOT_PAY, Outlook, Prospects
 from poe_gateway.pool.queue import Lane, Place, Ticket, WaitingLine
-from poe_gateway.pool.roster import Roster
 from poe_gateway.pool.seat import Seat
-from poe_gateway.pool.selector import EVERY
+from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import AccountStore
 from poe_gateway.telemetry.events import WaitResult
 
@@ -37,8 +37,6 @@ Waits = Callable[[Callable[[], Place | None]], None]
 """Told that the request stands in line, with a way to ask for its place; that answers None when it waits no more."""
 _OWN_GONE = "session_account_unavailable"
 """Code with which those who wait for one particular account are told that it left service."""
-_FENCED: Verdict = Verdict(applies=False, scope="account", withheld="fenced")
-"""Of a lease whose slot belongs to another process by now."""
 _UNKNOWN_POINTS = 3000.0
 """Points that an account is taken to have when nobody knows."""
 _FEW_SEATS = 64
@@ -47,6 +45,7 @@ _DOUBT = 600.0
 """Seconds for which a price that nobody can pay is believed after a request went out all the same. Twice as long the
 next time, up to the cap: where the price is true, each costs an account its rest of points."""
 _DOUBT_CAP = 86_400.0
+_PARTS = 64
 _DOUBTS = 256
 """Models, bounded: callers may make up names."""
 
@@ -79,7 +78,7 @@ class Allowance:
         self.used = 0
 
 
-class Broker(Roster):
+class Broker(Court):
     """Seats, line and leases of this process.
 
     ``grants_valid`` answers whether this process's grants may be used now; ``epoch`` is the name under which it holds
@@ -95,12 +94,10 @@ class Broker(Roster):
         changed: Callable[[Account, Account], None] = lambda old, new: None,
         guard: Guard | None = None,
     ) -> None:
-        super().__init__(store=store, policy=policy, clock=clock, changed=changed)
+        super().__init__(store=store, policy=policy, clock=clock, changed=changed, guard=guard)
         self.whole = Allowance()
-        self.guard = guard or Guard()
         self.prospects = Prospects(self, clock, policy)
         self.line: WaitingLine[_Waiting] = WaitingLine(policy.queue_limit)
-        self.epoch = ""
         self.leases: set[Lease] = set()
         self.grants_valid: Callable[[], bool] = lambda: False
         self.on_shortage: Callable[[], None] = lambda: None
@@ -109,14 +106,14 @@ class Broker(Roster):
         """Told when a request that had to stand in line waits no longer."""
         self.on_granted: Callable[[int, int], None] = lambda old, new: None
         """Told when this process's part of the whole pool's limit grew or shrank."""
-        self.on_incident: Callable[[Incident], None] = lambda incident: None
-        """Told when many accounts began to fail for one reason outside of them, and when that ended."""
         self._doubts: dict[str, tuple[float, float]] = {}
         """Model -> monotonic second until which its price, which nobody can pay, is believed; then for how long."""
         self._peaks: dict[Lane, int] = {}
         """The most points that a request needed in a lane since the line was empty."""
         self._better = False
         """An account may serve more than before the last step."""
+        self._parts: dict[tuple[frozenset[str], Selector], tuple[float, int]] = {}
+        """Part of the pool -> until when its size is known, and the size."""
         self._retries = 0
         """Requests in line that have tried accounts already."""
 
@@ -401,113 +398,25 @@ class Broker(Roster):
 
         ``accepted``: the upstream had taken the message although the attempt failed.
 
-        What follows from the outcome is judged by the guard first: a fault may be the request's, the way's or the
-        site's. A lease whose slot was lost in the meantime settles nothing but points and what takes an account out of
-        service.
+        What it means for accounts is judged first (``Court.judge``).
         """
         if lease.closed:
-            return _FENCED
-        now = self._clock.monotonic()
+            return FENCED
         want = lease.want
-        if lease.revoked or lease.epoch != self.epoch:
-            verdict = replace(_FENCED, applies=isinstance(outcome, Succeeded | Challenged | Unauthorized))
-            self._note_outcome(lease, outcome, withheld=not verdict.applies, accepted=accepted)
-        else:
-            if isinstance(outcome, Succeeded):
-                self.prospects.pace.observe(want.key, now - lease.taken)
-                self._ramp_up(lease.seat)
-                self._doubts.pop(want.key, None)
-            verdict = self.guard.judge(
-                Report(
-                    account_id=lease.account.id,
-                    offer=lease.account.offer,
-                    model=want.key,
-                    request_id=want.evidence,
-                    fingerprint=want.fingerprint or want.evidence,
-                    outcome=outcome,
-                    usable=self._allowed[lease.account.offer],
-                    tried=len(want.tried) + 1,
-                    credential_rev=lease.account.credential_rev,
-                    began=lease.taken,
-                ),
-                now,
-            )
-            model_only = verdict.scope == Scope.ACCOUNT_MODEL
-            self._note_outcome(lease, outcome, withheld=not verdict.applies, accepted=accepted, model_only=model_only)
-            self._carry_out(verdict)
+        if isinstance(outcome, Succeeded) and not self.fenced(lease):
+            self.prospects.pace.observe(want.key, self._clock.monotonic() - lease.taken)
+            self._ramp_up(lease.seat)
+            self._doubts.pop(want.key, None)
+        verdict = self.judge(lease, outcome, accepted=accepted)
         self.give_up(lease)
         self._refuse_hopeless()
         return verdict
 
-    def ends(self, want: Want, verdict: Verdict) -> bool:
-        """Whether the request must not be tried on another account."""
-        if not verdict.stop:
-            return False
-        return verdict.withheld == "quarantined" or not want.offers - self.guard.shut(
-            want.offers, want.key, want.fingerprint
-        )
-
-    def _note_outcome(
-        self, lease: Lease, outcome: Outcome, *, withheld: bool, accepted: bool, model_only: bool = False
-    ) -> None:
-        self.note(
-            lease.account.id,
-            transitions.Settled(
-                outcome=outcome,
-                at=self._clock.now(),
-                model=lease.model,
-                evidence=lease.evidence,
-                credential_rev=lease.account.credential_rev,
-                began=lease.began,
-                expected=lease.want.expected,
-                key=lease.want.key,
-                accepted=accepted,
-                model_only=model_only,
-                withheld=withheld,
-            ),
-        )
-
-    def _carry_out(self, verdict: Verdict) -> None:
-        """What the guard has concluded about other accounts too."""
-        if verdict.hold or verdict.released or verdict.confirmed or verdict.lifted:
-            self._conclude(verdict)
-        for incident in verdict.absorbed:
-            self.on_incident(incident)
-        if verdict.incident is not None:
-            self.on_incident(verdict.incident)
-            if verdict.incident.closed_at is None:
-                self._refuse_shut()
-            else:
-                self.serve_waiting()
-
-    def _conclude(self, verdict: Verdict) -> None:
-        now = self._clock.now()
-        for report in verdict.confirmed:
-            self.note(
-                report.account_id,
-                transitions.Settled(
-                    outcome=report.outcome,
-                    at=now,
-                    model=report.model,
-                    evidence=report.request_id,
-                    credential_rev=report.credential_rev,
-                ),
-            )
-        for account_id, request_id in verdict.lifted:
-            self.step(account_id, lambda each, request_id=request_id: transitions.lifted(each, now, request_id))  # type: ignore[misc]
-        for account_id in (*self.guard.held(), *verdict.released):
-            self.refresh(account_id)
-        if verdict.released:
+    def _incident(self, incident: Incident) -> None:
+        if incident.closed_at is None:
+            self._refuse_shut()
+        else:
             self.serve_waiting()
-
-    def pardon(self, account_id: str) -> None:
-        """The operator vouches for the account: it is not held back any longer."""
-        self.guard.pardon(account_id)
-        self.refresh(account_id)
-        self._moved()
-
-    def held_until(self, account_id: str) -> float | None:
-        return self.guard.held_until(account_id)
 
     def _improved(self, seat: Seat) -> None:
         self.prospects.improved(seat)
@@ -705,7 +614,10 @@ class Broker(Roster):
             idle += self._index.open_count(offer)
             for reason, count in self.reasons.get(offer, {}).items():
                 reasons[reason] = reasons.get(reason, 0) + count
-        candidates = {"all": total, "in_service": available, "open": idle}
+        candidates = {"all": total}
+        if want.selector is not EVERY:
+            candidates["selected"] = self._selected(want)
+        candidates |= {"in_service": available, "open": idle}
         if want.tried:
             seats = [self.seats.get(account_id) for account_id in want.tried]
             tried = [seat for seat in seats if seat is not None and seat.open and seat.account.offer in want.offers]
@@ -718,6 +630,17 @@ class Broker(Roster):
             need=want.need,
         )
 
+    def _selected(self, want: Want) -> int:
+        """Accounts that the caller's key may use; as of a second ago at most, since it is a look at all of them."""
+        key, now = (want.offers, want.selector), self._clock.monotonic()
+        known = self._parts.get(key)
+        if known is None or known[0] <= now:
+            if len(self._parts) >= _PARTS:
+                self._parts.clear()
+            seats = [seat for offer in want.offers for seat in self.seats_of(offer)]
+            known = self._parts[key] = (now + 1.0, sum(want.selector.matches(seat.account) for seat in seats))
+        return known[1]
+
     def refused(self, want: Want, error: GatewayError) -> Choice:
         """The record of a wish that was refused."""
         choice = self._choice(want, self.policy.strategy_for(want.model), [])
@@ -726,7 +649,6 @@ class Broker(Roster):
             outlook = self.prospects.outlook(want, self._clock.now())
         if outlook is not None:
             choice.passed_over, choice.sample = dict(outlook.reasons), dict(outlook.sample)
-            choice.candidates["selected"] = choice.candidates["all"] - outlook.reasons.get("not_selected", 0)
         choice.how = error.code or "refused"
         return choice
 

@@ -344,6 +344,20 @@ async def test_a_conversation_without_a_session_returns_to_its_account_while_tha
     assert walk.upstream.accounts[-1] != home
 
 
+async def test_a_key_that_chooses_by_label_uses_no_other_account_and_the_record_says_how_many_it_may() -> None:
+    gold = account("gold", labels=("tier:gold",))
+    walk = Walk(gold, *pool(5))  # type: ignore[arg-type]
+    caller = replace(CALLER, labels=("tier:gold",))
+    for number in range(5):
+        await walk.ask(f"{number}", caller=caller)
+    assert set(walk.upstream.accounts) == {"gold"}
+    assert walk.decisions[-1].choices[0].candidates == {"all": 6, "selected": 1, "in_service": 6, "open": 6}
+    nobody = replace(CALLER, labels=("tier:none",))
+    with pytest.raises(Overloaded) as refused:
+        await walk.ask("x", caller=nobody)
+    assert refused.value.code == "no_accounts"
+
+
 # What lost its slot settles nothing.
 
 
