@@ -36,7 +36,7 @@ from poe_gateway.pool.forecast import Forecast, forecast
 from poe_gateway.pool.keeper import Keeper
 from poe_gateway.pool.policy import DailyReset, PoolPolicy, Strategy
 from poe_gateway.pool.pricebook import PriceBook
-from poe_gateway.pool.store import StoreUnavailable
+from poe_gateway.pool.store import Changes, StoreUnavailable
 from poe_gateway.pool.usage import ewma
 from poe_gateway.routing.catalog import Catalog
 from poe_gateway.scheduler.leadership import Leadership
@@ -428,28 +428,36 @@ class Gateway:
             await self._doorbell.wait(_FOLLOW)
             try:
                 changes = await self.accounts.changes()
-                await self.keyring.refresh()
             except StoreUnavailable:
                 await asyncio.sleep(_FOLLOW)
                 continue
-            limits = any(
-                (known := self.broker.account(account.id)) is not None and known.max_inflight != account.max_inflight
-                for account in changes.stored
-            )
-            fresh = any(self.broker.account(account.id) is None for account in changes.stored)
-            self.broker.accept(changes.stored)
-            self.broker.remove(changes.removed)
-            if fresh:
-                with contextlib.suppress(StoreUnavailable):
-                    await self.desk.retire_demo()
-                    if not all(self.catalog.has(account.offer) for account in changes.stored):
-                        await self.care.catalogues.sync()
-            for account_id in changes.removed:
-                self.sessions.forget_account(account_id)
-                await self._forget(account_id)
-            if limits:
-                self.keeper.limits_changed()
-            self.keeper.ring()
+            # Told only once: whatever fails from here on, they must be taken over.
+            await self._take_over(changes)
+            try:
+                await self.keyring.refresh()
+            except StoreUnavailable:
+                await asyncio.sleep(_FOLLOW)
+
+    async def _take_over(self, changes: Changes) -> None:
+        """Changed and removed accounts come into force here."""
+        limits = any(
+            (known := self.broker.account(account.id)) is not None and known.max_inflight != account.max_inflight
+            for account in changes.stored
+        )
+        fresh = any(self.broker.account(account.id) is None for account in changes.stored)
+        self.broker.accept(changes.stored)
+        self.broker.remove(changes.removed)
+        if fresh:
+            with contextlib.suppress(StoreUnavailable):
+                await self.desk.retire_demo()
+                if not all(self.catalog.has(account.offer) for account in changes.stored):
+                    await self.care.catalogues.sync()
+        for account_id in changes.removed:
+            self.sessions.forget_account(account_id)
+            await self._forget(account_id)
+        if limits:
+            self.keeper.limits_changed()
+        self.keeper.ring()
 
     async def _fetch_credentials(self) -> None:
         """Sealed credentials of the accounts held here are at hand before a request needs them."""
