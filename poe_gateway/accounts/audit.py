@@ -66,7 +66,7 @@ class BalanceAudit:
 
     def _in_flight(self, seat: Seat) -> int:
         """Points that requests under way may have cost already: our own, and those of whoever holds the other slots."""
-        others = max(0, (seat.account.max_inflight or self._policy.max_inflight) - seat.held)
+        others = max(0, self._policy.limit_of(seat.account) - seat.held)
         if not others or self._prices is None:
             return seat.reserved
         known = self._prices.prices().items()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from datetime import datetime
 
 import msgspec
 from msgspec.structs import replace
@@ -127,7 +128,7 @@ class Dispatcher:
     ) -> ChatStream:
         """The stream of an answer whose first piece has arrived. Raises GatewayError.
 
-        ``waiting`` is told once when the request has to stand in line.
+        ``waiting`` is told when the request has to stand in line, again after a failed attempt.
         """
         try:
             plan = self._catalog.plan(request.model, self._broker.offers())
@@ -518,19 +519,23 @@ class Dispatcher:
             chain, state = (), None
         else:
             return
+        now = self._clock.now()
+        since: datetime | None = now
+        turns = 1
         stayed = binding is not None and binding.account_id == attempt.lease.account.id
-        fresh = binding is None or not stayed or self._worn_out(binding)
+        if binding is not None and stayed and not self._worn_out(binding):
+            since, turns = binding.bound_at, binding.turns + 1
         self._sessions.put(
             SessionBinding(
-                bound_at=self._clock.now() if fresh or binding is None else binding.bound_at,
-                turns=1 if fresh or binding is None else binding.turns + 1,
+                bound_at=since,
+                turns=turns,
                 id=session,
                 account_id=attempt.lease.account.id,
                 offer=attempt.lease.account.offer,
                 model=journey.plan.key,
                 state=state,
                 chain=chain,
-                updated_at=self._clock.now(),
+                updated_at=now,
             )
         )
 

@@ -22,7 +22,7 @@ from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.court import FENCED, Court
 from poe_gateway.pool.decision import Choice
-from poe_gateway.pool.guard import Guard, Incident, Verdict
+from poe_gateway.pool.guard import QUARANTINED, Guard, Incident, Refusal, Verdict
 from poe_gateway.pool.lease import Lease, Want
 from poe_gateway.pool.outcome import Outcome, Succeeded
 from poe_gateway.pool.policy import PoolPolicy, Strategy
@@ -190,11 +190,8 @@ class Broker(Court):
     def admit(self, want: Want) -> None:
         """Refuse what must not go out at all: a body that accounts refuse, an upstream that is down."""
         refusal = self.guard.admits(want.offers, want.key, want.fingerprint, self._clock.monotonic())
-        if refusal is None:
-            return
-        if refusal.code == "body_quarantined":
-            raise UpstreamRefused(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
-        raise UpstreamDown(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
+        if refusal is not None:
+            raise _told(refusal)
 
     async def _wait_for_own(self, want: Want, since: float, waiting: Waits | None) -> Lease | None:
         """Wait a little for the account of a session while it is healthy; None when it cannot serve."""
@@ -274,14 +271,11 @@ class Broker(Court):
             return seat.held if seat is not None else 1
         counts = self.offers()
         if sum([counts.get(offer, 0) for offer in lane.offers]) <= _FEW_SEATS:
-            seats = [seat for offer in lane.offers for seat in self.seats_of(offer) if seat.allowed]
-            slots = sum([self._limit(seat) if ever else seat.held for seat in seats])
+            seats = [seat for seat in self.seats_in(lane.offers) if seat.allowed]
+            slots = sum([self.policy.limit_of(seat.account) if ever else seat.held for seat in seats])
         else:
             slots = self.allowed(lane.offers) * self.policy.max_inflight
         return min(self.policy.global_inflight if ever else self.whole.held, slots)
-
-    def _limit(self, seat: Seat) -> int:
-        return seat.account.max_inflight or self.policy.max_inflight
 
     def _out_of_time(self, ticket: _Waiting) -> None:
         if ticket.granted.done():
@@ -436,7 +430,7 @@ class Broker(Court):
         """Slow start: after a rest the load grows with the successes."""
         if seat.ramp is not None:
             # Not by what is held: of an account on trial that is one slot.
-            seat.ramp = None if 2 * seat.ramp >= self._limit(seat) else 2 * seat.ramp
+            seat.ramp = None if 2 * seat.ramp >= self.policy.limit_of(seat.account) else 2 * seat.ramp
 
     def tick(self) -> None:
         super().tick()
@@ -541,12 +535,10 @@ class Broker(Court):
             for ticket in self.line.tickets(lane):
                 want = ticket.want
                 refusal = self.guard.peek(want.offers, want.key, want.fingerprint, self._clock.monotonic())
-                if refusal is None or refusal.code == "body_quarantined" or ticket.granted.done():
+                if refusal is None or refusal.code == QUARANTINED or ticket.granted.done():
                     continue
                 self.line.leave(ticket)
-                ticket.granted.set_exception(
-                    UpstreamDown(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
-                )
+                ticket.granted.set_exception(_told(refusal))
 
     def _refuse_hopeless(self) -> None:
         """Those in line who wait for what cannot come in time are told at once."""
@@ -637,8 +629,8 @@ class Broker(Court):
         if known is None or known[0] <= now:
             if len(self._parts) >= _PARTS:
                 self._parts.clear()
-            seats = [seat for offer in want.offers for seat in self.seats_of(offer)]
-            known = self._parts[key] = (now + 1.0, sum(want.selector.matches(seat.account) for seat in seats))
+            size = sum(want.selector.matches(seat.account) for seat in self.seats_in(want.offers))
+            known = self._parts[key] = (now + 1.0, size)
         return known[1]
 
     def refused(self, want: Want, error: GatewayError) -> Choice:
@@ -658,7 +650,7 @@ class Broker(Court):
         try:
             refusal = self.guard.peek(want.offers, want.key, want.fingerprint, self._clock.monotonic())
             if refusal is not None:
-                raise UpstreamDown(refusal.message, code=refusal.code)
+                raise _told(refusal)
             strategy = self.policy.strategy_for(want.model)
             seen: list[tuple[Seat, float]] = []
             seat = None
@@ -687,6 +679,12 @@ class Broker(Court):
 
 def _lane(want: Want, account_id: str | None = None) -> Lane:
     return Lane(want.offers, want.model, account_id, want.selector)
+
+
+def _told(refusal: Refusal) -> GatewayError:
+    """The guard's refusal as the caller meets it."""
+    kind = UpstreamRefused if refusal.code == QUARANTINED else UpstreamDown
+    return kind(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
 
 def _score(account: Account) -> float:

@@ -36,16 +36,25 @@ from poe_gateway.pool.outcome import (
     Transient,
     Unauthorized,
 )
-from poe_gateway.pool.verdict import REQUEST, GuardPolicy, Incident, IncidentPolicy, Refusal, Report, Verdict
+from poe_gateway.pool.verdict import (
+    QUARANTINED,
+    REQUEST,
+    GuardPolicy,
+    Incident,
+    IncidentPolicy,
+    Refusal,
+    Report,
+    Verdict,
+)
 
-__all__ = ["Guard", "GuardPolicy", "Incident", "IncidentPolicy", "Refusal", "Report", "Verdict"]
+__all__ = ["QUARANTINED", "Guard", "GuardPolicy", "Incident", "IncidentPolicy", "Refusal", "Report", "Verdict"]
 
 _GRAVE = (Challenged, Unauthorized)
 """End an account until its operator acts: believed only with care, but no request goes out meanwhile."""
 _SOFT = (RateLimited, Transient, NetworkFault)
 """Come from overload and outages too, whatever the body."""
 _MESSAGES = {
-    "body_quarantined": "Several accounts refused this very request; it is set aside for a while.",
+    QUARANTINED: "Several accounts refused this very request; it is set aside for a while.",
     "upstream_down": "The upstream does not work at the moment, whichever account asks.",
     "upstream_changed": "The upstream changed the way it answers; the gateway does not understand it at the moment.",
 }
@@ -69,6 +78,11 @@ class Guard:
         self._held: OrderedDict[str, float] = OrderedDict()
         """Account -> end of its hold; all holds last equally long, so the first in the row ends first."""
         self._now = 0.0
+
+    def _convicted(self, fingerprint: str, now: float) -> _Body | None:
+        """The body, when it was convicted and that is not forgotten yet."""
+        body = self._bodies.get(fingerprint) if fingerprint else None
+        return body if body is not None and body.convictions and body.forget_at > now else None
 
     def judge(self, report: Report, now: float) -> Verdict:
         """Whether the outcome may change its account, and what else follows."""
@@ -96,13 +110,9 @@ class Guard:
     def admits(self, offers: frozenset[str], model: str, fingerprint: str, now: float) -> Refusal | None:
         """None when the request may ask for a slot. Of an incident and of a quarantine it may be the one probe."""
         self._now = now
-        body = self._bodies.get(fingerprint) if fingerprint else None
-        if body is not None and (not body.convictions or body.forget_at <= now):
-            body = None
-        if body is not None:
-            wait = max(body.until, body.retry_until) - now
-            if wait > 0:
-                return _refusal("body_quarantined", wait)
+        body = self._convicted(fingerprint, now)
+        if body is not None and (refusal := _barred(body, now)) is not None:
+            return refusal
         shut = self._incidents.admit(offers, model, fingerprint, now)
         if shut is not None:
             incident, wait = shut
@@ -113,11 +123,9 @@ class Guard:
 
     def peek(self, offers: frozenset[str], model: str, fingerprint: str, now: float) -> Refusal | None:
         """What ``admits`` would say to one that is no probe. Claims nothing."""
-        body = self._bodies.get(fingerprint) if fingerprint else None
-        if body is not None and body.convictions and body.forget_at > now:
-            wait = max(body.until, body.retry_until) - now
-            if wait > 0:
-                return _refusal("body_quarantined", wait)
+        body = self._convicted(fingerprint, now)
+        if body is not None and (refusal := _barred(body, now)) is not None:
+            return refusal
         shut = self.shut(offers, model, fingerprint)
         if offers and shut == offers:
             incident = self._incidents.open_for(min(shut), model)
@@ -403,6 +411,12 @@ class _Suspicion:
         self.report = report
         self.at = at
         self.grave = isinstance(report.outcome, _GRAVE)
+
+
+def _barred(body: _Body, now: float) -> Refusal | None:
+    """The refusal of a convicted body, None when its next try has come."""
+    wait = max(body.until, body.retry_until) - now
+    return _refusal(QUARANTINED, wait) if wait > 0 else None
 
 
 def _refusal(code: str, wait: float) -> Refusal:

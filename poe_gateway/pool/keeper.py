@@ -189,7 +189,7 @@ class Keeper:
 
     def _cap(self, account: Account) -> int:
         """The limit over all processes. On trial after a rest it is one: exactly one request shows how it is."""
-        return 1 if account.health.trial else account.max_inflight or self._broker.policy.max_inflight
+        return 1 if account.health.trial else self._broker.policy.limit_of(account)
 
     async def _sweep(self, instance: str, *, resize: bool) -> None:
         """Raise all grants to their fair shares; ``resize``: and return what is above and idle."""

@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from poe_gateway.pool.account import Account
+
 
 class Strategy(StrEnum):
     """In which order open accounts are taken. Priority of the account goes before all of them."""
@@ -86,6 +88,10 @@ class PoolPolicy(msgspec.Struct, frozen=True, kw_only=True):
             if fnmatchcase(name, pattern.lower()):
                 return strategy
         return self.strategy
+
+    def limit_of(self, account: Account) -> int:
+        """Requests at a time on the account, over all processes: its own limit, or the pool's default."""
+        return account.max_inflight or self.max_inflight
 
     @property
     def rest(self) -> Rest:

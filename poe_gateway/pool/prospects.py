@@ -164,11 +164,10 @@ class Prospects:
             return witness
         if self._known(want) is not None:
             return None
-        for offer in sorted(want.offers):
-            for seat in self._roster.seats_of(offer):
-                if self.why_not(seat, want, now) is None:
-                    self._testifies(kind, seat)
-                    return seat
+        for seat in self._roster.seats_in(want.offers):
+            if self.why_not(seat, want, now) is None:
+                self._testifies(kind, seat)
+                return seat
         return None
 
     def _testifies(self, kind: _Kind, seat: Seat) -> None:
@@ -188,11 +187,10 @@ class Prospects:
         if len(self._searched) >= _REMEMBERED:
             self._searched.clear()
         self._searched[kind] = second + _FRESH
-        for offer in sorted(want.offers):
-            for seat in self._roster.seats_of(offer):
-                if seat.row >= 0 and self._pays(seat, want, now):
-                    self._testifies(kind, seat)
-                    return seat
+        for seat in self._roster.seats_in(want.offers):
+            if seat.row >= 0 and self._pays(seat, want, now):
+                self._testifies(kind, seat)
+                return seat
         return None
 
     def _pays(self, seat: Seat, want: Want, now: datetime) -> bool:
@@ -224,17 +222,16 @@ class Prospects:
         reasons: Counter[str] = Counter()
         sample: dict[str, str] = {}
         soonest: datetime | None = None
-        for offer in sorted(want.offers):
-            for seat in self._roster.seats_of(offer):
-                reason = self.why_not(seat, want, now)
-                if reason is None:
-                    return None
-                reasons[reason] += 1
-                if len(sample) < _SAMPLE and reason != "not_selected":
-                    sample[seat.account.id] = reason
-                moment = self._available_at(seat, reason, want, now)
-                if moment is not None and (soonest is None or moment < soonest):
-                    soonest = moment
+        for seat in self._roster.seats_in(want.offers):
+            reason = self.why_not(seat, want, now)
+            if reason is None:
+                return None
+            reasons[reason] += 1
+            if len(sample) < _SAMPLE and reason != "not_selected":
+                sample[seat.account.id] = reason
+            moment = self._available_at(seat, reason, want, now)
+            if moment is not None and (soonest is None or moment < soonest):
+                soonest = moment
         outlook = Outlook(reasons=dict(reasons), sample=sample, soonest=soonest)
         if not want.tried:
             if len(self._outlooks) >= _REMEMBERED:
@@ -245,7 +242,7 @@ class Prospects:
     def most(self, want: Want) -> int:
         """Points of the richest account that lacks nothing else for the request."""
         now = self._clock.now()
-        seats = (seat for offer in want.offers for seat in self._roster.seats_of(offer))
+        seats = self._roster.seats_in(want.offers)
         return max((seat.funds or 0 for seat in seats if self.why_not(seat, want, now) == CANNOT_PAY), default=0)
 
     def _available_at(self, seat: Seat, reason: str, want: Want, now: datetime) -> datetime | None:

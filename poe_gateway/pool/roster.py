@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from poe_gateway.clock import Clock
@@ -284,6 +284,11 @@ class Roster:
         if self._counts is None:
             self._counts = {offer: len(seats) for offer, seats in self._offers.items() if seats}
         return self._counts
+
+    def seats_in(self, offers: Iterable[str]) -> Iterator[Seat]:
+        """The seats of several offers, in the same order for every process. Nobody may come or go meanwhile."""
+        for offer in sorted(offers):
+            yield from self._offers.get(offer, {}).values()
 
     def seats_of(self, offer: str) -> list[Seat]:
         return list(self._offers.get(offer, {}).values())

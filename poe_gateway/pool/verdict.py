@@ -7,6 +7,8 @@ import msgspec
 from poe_gateway.pool.account import Scope
 from poe_gateway.pool.outcome import Outcome
 
+QUARANTINED = "body_quarantined"
+"""Code of the refusal of a body that accounts have refused."""
 REQUEST = "request"
 """The scope of what no account, way or site is to blame for."""
 
@@ -24,8 +26,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     usable: int
     """Accounts of the offer that are in service in this process."""
-    tried: int
-    """Number of the attempt, from 1."""
     credential_rev: int = 0
     """Which credentials were used; for whoever applies the report later."""
     began: float | None = None

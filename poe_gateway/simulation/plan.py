@@ -111,7 +111,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def capacity(self) -> int:
         """Requests that may run at a time."""
-        limits = [each.account.max_inflight or self.policy.max_inflight for each in self.accounts]
+        limits = [self.policy.limit_of(each.account) for each in self.accounts]
         slots = min(limits) if self.policy.strategy is Strategy.SINGLE else sum(limits)
         return min(slots, self.policy.global_inflight)
 

@@ -101,8 +101,7 @@ class Site:
         self.calm = False
         """Nothing fails by chance, nobody is too fast."""
         self.accounts = {
-            each.account.id: SiteAccount(each, each.account.max_inflight or plan.policy.max_inflight)
-            for each in plan.accounts
+            each.account.id: SiteAccount(each, plan.policy.limit_of(each.account)) for each in plan.accounts
         }
         self.open: dict[Connection, None] = {}
         self.most = 0

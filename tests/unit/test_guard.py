@@ -58,7 +58,6 @@ def report(account_id: str, body: str, outcome: Outcome, request: str = "", **fi
         fingerprint=body,
         outcome=outcome,
         usable=9,
-        tried=1,
         **fields,  # type: ignore[arg-type]
     )
 
@@ -649,7 +648,7 @@ class Pool:
             self.refused += 1
             return
         tried: set[str] = set()
-        for attempt in range(1, attempts + 1):
+        for _ in range(attempts):
             usable = self.in_service(now)
             free = [each for each in usable if each not in tried]
             if not free:
@@ -664,7 +663,6 @@ class Pool:
                 fingerprint=body,
                 outcome=outcome,
                 usable=len(usable),
-                tried=attempt,
             )
             verdict = self.guard.judge(told, now)
             self.follow(told, verdict, now)

@@ -39,7 +39,6 @@ def report(account: str, body: str, outcome: Outcome, model: str = "gpt", usable
         fingerprint=body,
         outcome=outcome,
         usable=usable,
-        tried=1,
         **fields,  # type: ignore[arg-type]
     )
 
