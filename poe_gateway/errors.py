@@ -9,6 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
+class StoreUnavailable(Exception):
+    """The database did not answer; nothing is known about the call's fate."""
+
+
 class GatewayError(Exception):
     """The gateway failed unexpectedly."""
 
@@ -59,6 +63,14 @@ class PointsExhausted(GatewayError):
     status = 402
     type = "insufficient_credits"
     code: str | None = "all_depleted"
+
+
+class Forbidden(GatewayError):
+    """This key may not do that."""
+
+    status = 403
+    type = "permission_error"
+    code: str | None = "forbidden"
 
 
 class NotFound(GatewayError):
@@ -117,6 +129,22 @@ class Unprocessable(GatewayError):
     status = 422
     type = "invalid_request_error"
     code: str | None = None
+
+
+class RateLimitExceeded(GatewayError):
+    """Too many requests."""
+
+    status = 429
+    type = "rate_limit_error"
+    code: str | None = "rate_limit_exceeded"
+
+
+class BudgetExceeded(GatewayError):
+    """The budget is used up."""
+
+    status = 429
+    type = "insufficient_quota"
+    code: str | None = "budget_exceeded"
 
 
 class UpstreamFailed(GatewayError):

@@ -18,6 +18,7 @@ from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import presented_key
 from poe_gateway.clock import Clock
 from poe_gateway.errors import AuthenticationFailed, InvalidRequest, RequestTooLarge, Unavailable
+from poe_gateway.metering.changes import Changes
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog
@@ -41,6 +42,8 @@ class Gateway(Protocol):
     def upstreams(self) -> Mapping[str, Upstream]: ...
     @property
     def clock(self) -> Clock: ...
+    @property
+    def changes(self) -> Changes: ...
 
 
 def gateway(request: Request) -> Gateway:

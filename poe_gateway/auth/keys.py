@@ -15,6 +15,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, fields, replace
 
+from poe_gateway.limits.terms import Scope
+
+DEFAULT_ORG = "default"
+"""Of keys that belong to no organisation."""
 _PRINTABLE = re.compile(r"[\x21-\x7e]{8,512}")
 
 
@@ -77,6 +81,17 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     providers: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
+    org: str = DEFAULT_ORG
+    """Organisation's id."""
+    models: tuple[str, ...] = ()
+    """Globs of public model names that the key may use; empty for all."""
+    addresses: tuple[str, ...] = ()
+    """Networks in CIDR form that the key may be used from; empty for all."""
+    expires_at: datetime | None = None
+    scopes: tuple[Scope, ...] = ()
+    """Holders of limits that count this key's requests, those without any limit left out."""
+    keep_text: bool = False
+    """The organisation wants its requests' text kept (sealed) for the auditor."""
 
 
 class KeyStore(Protocol):

@@ -32,11 +32,19 @@ class ToolCallDelta(msgspec.Struct, frozen=True, tag=True):
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True):
-    """Figures told by the upstream itself; None = not told. ``points`` is the true price in points."""
+    """Figures told by the upstream itself; None = not told. ``points`` is the true price in points.
+
+    ``cost`` is its own figure of the price in money: a decimal number as text, of ``currency``. ``upstream_id``: its
+    own name of the exchange.
+    """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     points: int | None = None
+    cached_tokens: int | None = None
+    cost: str | None = None
+    currency: str = "USD"
+    upstream_id: str | None = None
 
 
 class Bound(msgspec.Struct, frozen=True, tag=True):

@@ -67,6 +67,10 @@ class Answer(msgspec.Struct, kw_only=True):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     points: int | None = None
+    cached_tokens: int | None = None
+    cost: tuple[str, str] | None = None
+    """The upstream's own figure: a decimal number as text, and its currency."""
+    upstream_id: str | None = None
     state: dict[str, Any] | None = None
     finish: FinishReason | None = None
 
@@ -84,6 +88,9 @@ class Answer(msgspec.Struct, kw_only=True):
                 event.completion_tokens if event.completion_tokens is not None else self.completion_tokens
             )
             self.points = event.points if event.points is not None else self.points
+            self.cached_tokens = event.cached_tokens if event.cached_tokens is not None else self.cached_tokens
+            self.cost = (event.cost, event.currency) if event.cost is not None else self.cost
+            self.upstream_id = event.upstream_id or self.upstream_id
         elif isinstance(event, Bound):
             self.state = event.state
         else:

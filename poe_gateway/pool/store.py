@@ -8,6 +8,7 @@ from typing import Protocol, TypedDict
 
 import msgspec
 
+from poe_gateway.errors import StoreUnavailable as StoreUnavailable  # part of this interface
 from poe_gateway.pool.account import Account, Cause
 
 GLOBAL = "global"
@@ -19,10 +20,6 @@ HOLD = 300.0
 
 TRIED_AFTER = (Cause.RATE_LIMITED, Cause.ERRORS, Cause.TIMEOUTS)
 """Causes of rests after which one request has to show whether the account is well again."""
-
-
-class StoreUnavailable(Exception):
-    """The database did not answer; nothing is known about the call's fate."""
 
 
 class LeaseLost(Exception):

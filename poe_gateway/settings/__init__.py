@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from poe_gateway.settings.loading import SettingsError, environment, load_settings
 from poe_gateway.settings.options import (
+    AuditOptions,
     AuthOptions,
     ExplainOptions,
+    IdempotencyOptions,
+    LimitOptions,
     LogOptions,
+    MoneyOptions,
     MongoOptions,
     PoeOptions,
     PoolOptions,
@@ -25,9 +29,13 @@ from poe_gateway.settings.variables import VARIABLES, Variable
 
 __all__ = [
     "VARIABLES",
+    "AuditOptions",
     "AuthOptions",
     "ExplainOptions",
+    "IdempotencyOptions",
+    "LimitOptions",
     "LogOptions",
+    "MoneyOptions",
     "MongoOptions",
     "PoeOptions",
     "PoolOptions",

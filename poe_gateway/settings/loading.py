@@ -13,9 +13,13 @@ from typing import Any
 from dotenv.parser import parse_stream
 
 from poe_gateway.settings.options import (
+    AuditOptions,
     AuthOptions,
     ExplainOptions,
+    IdempotencyOptions,
+    LimitOptions,
     LogOptions,
+    MoneyOptions,
     MongoOptions,
     PoeOptions,
     PoolOptions,
@@ -221,6 +225,22 @@ def _grouped(values: Mapping[str, Any], cwd: Path, path: Path | None) -> Setting
         ),
         explain=ExplainOptions(
             decisions_store_mb=values["DECISIONS_STORE_MB"], history_days=values["ACCOUNT_HISTORY_DAYS"]
+        ),
+        limits=LimitOptions(
+            requests_per_minute_default=values["RATE_LIMIT_RPM_DEFAULT"],
+            tokens_per_minute_default=values["RATE_LIMIT_TPM_DEFAULT"],
+            requests_per_minute_global=values["RATE_LIMIT_RPM_GLOBAL"],
+            tokens_per_minute_global=values["RATE_LIMIT_TPM_GLOBAL"],
+            auth_failures_per_minute=values["AUTH_FAILURES_PER_MINUTE"],
+        ),
+        money=MoneyOptions(
+            budget_zone=values["BUDGET_TIMEZONE"],
+            unpriced=values["BUDGET_UNPRICED"],
+            ledger_days=values["LEDGER_DAYS"],
+        ),
+        audit=AuditOptions(traffic_days=values["AUDIT_TRAFFIC_DAYS"], changes_days=values["AUDIT_CHANGES_DAYS"]),
+        idempotency=IdempotencyOptions(
+            ttl_seconds=values["IDEMPOTENCY_TTL_SECONDS"], streams=values["IDEMPOTENCY_STREAMS"]
         ),
         config_file=path,
     )

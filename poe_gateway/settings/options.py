@@ -126,6 +126,45 @@ class ExplainOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LimitOptions:
+    """What keys may do that say nothing of their own (0: anything), and what all keys together may do."""
+
+    requests_per_minute_default: int
+    tokens_per_minute_default: int
+    requests_per_minute_global: int
+    tokens_per_minute_global: int
+    auth_failures_per_minute: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoneyOptions:
+    """Budgets and the ledger. ``unpriced``: what happens under a money budget to a model without a price.
+
+    Days of 0: kept for ever.
+    """
+
+    budget_zone: str
+    unpriced: Literal["allow", "refuse"]
+    ledger_days: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AuditOptions:
+    """What is kept for the auditor. Days of 0: for ever; ``traffic_days`` 0: nothing is kept of requests."""
+
+    traffic_days: int
+    changes_days: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IdempotencyOptions:
+    """Repetitions of a request. ``streams`` ``reject``: 400 for a stream with an Idempotency-Key."""
+
+    ttl_seconds: float
+    streams: Literal["replay", "reject"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """Everything the composition root hands out. ``config_file`` is the file that was read, if any."""
 
@@ -139,4 +178,8 @@ class Settings:
     log: LogOptions
     session: SessionOptions
     explain: ExplainOptions
+    limits: LimitOptions
+    money: MoneyOptions
+    audit: AuditOptions
+    idempotency: IdempotencyOptions
     config_file: Path | None = None

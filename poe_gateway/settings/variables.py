@@ -59,6 +59,8 @@ _POOL = "Pool"
 _DUTIES = "Background duties"
 _SESSIONS = "Sessions"
 _EXPLAIN = "Explanations"
+_LIMITS = "Limits and budgets"
+_LEDGER = "Ledger, audit and repetitions"
 _SERVER = "Server"
 _LOGS = "Logs"
 
@@ -339,6 +341,86 @@ VARIABLES: tuple[Variable, ...] = (
         "30",
         whole(1, 3_650),
         "How long the history of accounts is kept.",
+    ),
+    _row(
+        _LIMITS,
+        "RATE_LIMIT_RPM_DEFAULT",
+        "0",
+        whole(-1, 1_000_000_000),
+        "Requests per minute of a service key that has no limit of its own; 0 or less is unlimited.",
+    ),
+    _row(
+        _LIMITS,
+        "RATE_LIMIT_TPM_DEFAULT",
+        "0",
+        whole(-1, 1_000_000_000_000),
+        "Tokens per minute of a service key that has no limit of its own; 0 or less is unlimited.",
+    ),
+    _row(
+        _LIMITS,
+        "RATE_LIMIT_RPM_GLOBAL",
+        "0",
+        whole(-1, 1_000_000_000),
+        "Requests per minute of all keys together; 0 or less is unlimited.",
+    ),
+    _row(
+        _LIMITS,
+        "RATE_LIMIT_TPM_GLOBAL",
+        "0",
+        whole(-1, 1_000_000_000_000),
+        "Tokens per minute of all keys together; 0 or less is unlimited.",
+    ),
+    _row(
+        _LIMITS,
+        "AUTH_FAILURES_PER_MINUTE",
+        "30",
+        whole(0, 1_000_000),
+        "Wrong keys that one address may send per minute, to each process; beyond it the answer is 429. 0 turns it "
+        "off.",
+    ),
+    _row(_LIMITS, "BUDGET_TIMEZONE", "UTC", zone, "Time zone in which the days and months of budgets begin."),
+    _row(
+        _LIMITS,
+        "BUDGET_UNPRICED",
+        "allow",
+        choice("allow", "refuse"),
+        "What happens to a request under a money budget when nothing is known about the model's price: `allow` "
+        "counts it as free, `refuse` answers 403.",
+    ),
+    _row(
+        _LEDGER,
+        "LEDGER_DAYS",
+        "0",
+        whole(0, 36_500),
+        "How long the ledger's rows are kept; 0 is for ever.",
+    ),
+    _row(
+        _LEDGER,
+        "AUDIT_TRAFFIC_DAYS",
+        "30",
+        whole(0, 36_500),
+        "How long the shape of requests (roles, lengths, digests; no text) is kept for the auditor; 0 turns it off.",
+    ),
+    _row(
+        _LEDGER,
+        "AUDIT_CHANGES_DAYS",
+        "0",
+        whole(0, 36_500),
+        "How long the chain of the operators' changes is kept; 0 is for ever.",
+    ),
+    _row(
+        _LEDGER,
+        "IDEMPOTENCY_TTL_SECONDS",
+        "86400",
+        number(1, _YEAR, "seconds"),
+        "How long an answer to a request with an `Idempotency-Key` is kept and given again.",
+    ),
+    _row(
+        _LEDGER,
+        "IDEMPOTENCY_STREAMS",
+        "replay",
+        choice("replay", "reject"),
+        "Streams with an `Idempotency-Key`: `replay` records and repeats them, `reject` answers 400.",
     ),
     _row(
         _SERVER,

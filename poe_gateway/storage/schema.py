@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 
 from poe_gateway.storage.client import Database, Document, guarded
 
-VERSION = 2
+VERSION = 3
 
 ACCOUNTS = "accounts"
 CREDENTIALS = "credentials"
@@ -30,10 +30,19 @@ DECISIONS = "decisions"
 ACCOUNT_HISTORY = "account_history"
 PRICES = "prices"
 USAGE_HOURS = "usage_hours"
+ORGANISATIONS = "organisations"
+BUCKETS = "buckets"
+LEDGER = "ledger"
+SPOOLS = "spools"
+PRICE_RULES = "price_rules"
+IDEMPOTENCY = "idempotency"
+TRAFFIC = "traffic"
+AUDIT = "audit"
 
 COLLECTIONS = (
     ACCOUNTS, CREDENTIALS, POOL, INSTANCES, SERVICE_KEYS, SESSIONS, CATALOG, LEASES, DUTIES, META,
     DECISIONS, ACCOUNT_HISTORY, PRICES, USAGE_HOURS,
+    ORGANISATIONS, BUCKETS, LEDGER, SPOOLS, PRICE_RULES, IDEMPOTENCY, TRAFFIC, AUDIT,
 )  # fmt: skip
 
 CAPPED: Mapping[str, int] = {DECISIONS: 64}
@@ -96,6 +105,30 @@ INDEXES = (
     # Each entry carries its own end, so that a change of the setting needs no change of the index.
     Index(ACCOUNT_HISTORY, "expiry", (("expires_at", 1),), expire_after=0),
     Index(USAGE_HOURS, "expiry", (("hour", 1),), expire_after=14 * 86_400),
+    # A key that is being rotated is known by two hashes.
+    Index(SERVICE_KEYS, "previous", (("previous_hash", 1),), sparse=True),
+    Index(SERVICE_KEYS, "org", (("org", 1),)),
+    Index(ORGANISATIONS, "name", (("name", 1),), unique=True),
+    Index(ORGANISATIONS, "changed", (("changed_at", 1),)),
+    Index(BUCKETS, "holders", (("holders", 1),), sparse=True),
+    Index(BUCKETS, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(LEDGER, "moment", (("at", 1), ("_id", 1))),
+    Index(LEDGER, "org", (("org", 1), ("at", 1))),
+    Index(LEDGER, "key", (("key_id", 1), ("at", 1))),
+    Index(LEDGER, "account", (("account_id", 1), ("at", 1))),
+    Index(LEDGER, "request", (("request_id", 1),)),
+    Index(LEDGER, "orphans", (("account_id", 1), ("at", 1)), partial={"status": "orphaned"}),
+    Index(LEDGER, "corrected", (("corrects", 1),), sparse=True),
+    Index(LEDGER, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(SPOOLS, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(PRICE_RULES, "changed", (("changed_at", 1),)),
+    Index(IDEMPOTENCY, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(TRAFFIC, "request", (("request_id", 1),)),
+    Index(TRAFFIC, "moment", (("at", 1), ("_id", 1))),
+    Index(TRAFFIC, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(AUDIT, "source", (("source", 1),), unique=True, sparse=True),
+    Index(AUDIT, "target", (("target", 1), ("_id", -1))),
+    Index(AUDIT, "expiry", (("expires_at", 1),), expire_after=0),
 )
 
 

@@ -14,11 +14,12 @@ from poe_gateway.clock import Clock
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, guarded
 from poe_gateway.storage.leases import MongoLeases
-from poe_gateway.storage.migrations import m0001_first, m0002_explanation
+from poe_gateway.storage.migrations import m0001_first, m0002_explanation, m0003_money
 
 STEPS: dict[int, Callable[[Database], Awaitable[None]]] = {
     1: m0001_first.apply,
     2: m0002_explanation.apply,
+    3: m0003_money.apply,
 }
 """Version -> what leads there from the version before."""
 

@@ -1,0 +1,1 @@
+"""One request, one effect: repetitions with the same Idempotency-Key get the recorded answer."""

@@ -1,0 +1,1 @@
+"""Rates, parallel requests and budgets: exact over all processes, in memory per request."""
