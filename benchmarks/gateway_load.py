@@ -70,14 +70,14 @@ def measure(port: int, script: Path, connections: int, seconds: int) -> Figures:
 
 
 @contextlib.contextmanager
-def server(app: str, port: int, environment: dict[str, str], log: Path) -> Iterator[int]:
+def server(app: str, port: int, environment: dict[str, str], log: Path, checkout: Path = ROOT) -> Iterator[int]:
     """One uvicorn worker on core 0; yields its pid."""
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--no-access-log", "--log-level", "warning"]
     if (os.cpu_count() or 1) > 1:
         command = ["taskset", "-c", "0", *command]
     with log.open("ab") as out:
         process = subprocess.Popen(
-            command, cwd=log.parent, env={**environment, "PYTHONPATH": str(ROOT)}, stdout=out, stderr=out
+            command, cwd=log.parent, env={**environment, "PYTHONPATH": str(checkout)}, stdout=out, stderr=out
         )
     try:
         deadline = time.monotonic() + 60

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
@@ -23,12 +24,21 @@ from poe_gateway.api.v1.chat import ROUTE as CHAT_ROUTE
 from poe_gateway.api.v1.chat import ChatCompletions
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.clock import Ids, ServerClock
+from poe_gateway.dispatch.charging import Charging
 from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
 from poe_gateway.dispatch.prefixes import PrefixBook
 from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.explain.decisions import DecisionLog
 from poe_gateway.explain.history import HistoryLog
 from poe_gateway.explain.witness import Witness
+from poe_gateway.limits.limiter import Limiter
+from poe_gateway.limits.terms import Rates, Scope
+from poe_gateway.limits.windows import Windows
+from poe_gateway.metering.changes import Changes
+from poe_gateway.metering.learned import Learned
+from poe_gateway.metering.ledger import Ledger
+from poe_gateway.metering.pricelist import PriceList
+from poe_gateway.metering.traffic import TrafficShape
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account, Cause
 from poe_gateway.pool.broker import Broker
@@ -46,6 +56,8 @@ from poe_gateway.settings import Settings
 from poe_gateway.storage import schema
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
+from poe_gateway.storage.audit import MongoAudit
+from poe_gateway.storage.buckets import MongoBuckets
 from poe_gateway.storage.catalog import MongoCatalog
 from poe_gateway.storage.client import (
     BadMongoUri,
@@ -66,11 +78,16 @@ from poe_gateway.storage.grants import MongoGrants
 from poe_gateway.storage.history import MongoHistory
 from poe_gateway.storage.keys import MongoKeys
 from poe_gateway.storage.leases import MongoLeases
+from poe_gateway.storage.ledger import MongoLedger
 from poe_gateway.storage.meta import MongoMeta, VaultMismatch
 from poe_gateway.storage.migrations import MigrationStuck, SchemaTooNew, migrate
+from poe_gateway.storage.orgs import MongoOrgs
 from poe_gateway.storage.places import LinuxPlaces
+from poe_gateway.storage.price_rules import MongoPriceRules
 from poe_gateway.storage.prices import MongoPrices
+from poe_gateway.storage.reports import MongoReports
 from poe_gateway.storage.sessions import MongoSessions
+from poe_gateway.storage.traffic import MongoTraffic
 from poe_gateway.storage.usage import MongoUsage
 from poe_gateway.telemetry.events import (
     Alert,
@@ -213,14 +230,7 @@ class Gateway:
             alone=lambda: len(keeper.membership.live) == 1 and keeper.valid(),
             lost=lambda what: self.telemetry.emit(Notice(level="warning", message=what)),
         )
-        self.keyring = KeyRing(
-            store=MongoKeys(db, clock),
-            pepper=pepper,
-            admin_key=settings.auth.admin_key.get_secret_value(),
-            clock=clock,
-            ids=ids,
-        )
-        await self.keyring.start(key.get_secret_value() for key in settings.auth.bootstrap_keys)
+        await self._open_books(db, vault, pepper)
 
         http = new_session()
         self._closers.append(http.close)
@@ -269,6 +279,7 @@ class Gateway:
             prices=prices,
             prefixes=self.prefixes if session.prefix_affinity else None,
             decided=witness.decided,
+            charging=self.charging,
             broker=broker,
             keychain=keychain,
             upstreams=self.upstreams,
@@ -302,6 +313,77 @@ class Gateway:
             await self._ensure_demo_pool(MongoLeases(db))
         await self.desk.retire_demo(even_alone=not settings.serve.demo_pool)
         self._keep_running("scheduler", self._scheduler(db, vault).run)
+
+    async def _open_books(self, db: Database, vault: Vault, pepper: bytes) -> None:
+        """Who calls, what he may use, what it costs, and where that is written."""
+        settings, clock, ids, limits = self.settings, self.clock, self.ids, self.settings.limits
+        self.buckets = MongoBuckets(db, ids)
+        self.rows = MongoLedger(db, settings.money.ledger_days)
+        self.audit = MongoAudit(db, pepper, clock, settings.audit.changes_days)
+        self.traffic = MongoTraffic(db, settings.audit.traffic_days, vault)
+        self.shape = TrafficShape(pepper)
+        self.ledger = Ledger(
+            directory=settings.mongo.data_dir / "spool",
+            rows=self.rows,
+            charger=self.buckets,
+            clock=clock,
+            ids=ids,
+            traffic=self.traffic,
+            changes=self.audit,
+        )
+        self.ledger.on_trouble = self._trouble
+        await self.ledger.start()
+        self.changes = Changes(self.ledger.note, clock)
+        self.limiter = Limiter(
+            store=self.buckets,
+            process=self.ledger.process,
+            clock=clock,
+            live=lambda: len(self.keeper.membership.live),
+        )
+        self.reports = MongoReports(db, settings.money.budget_zone)
+        self.unpriced = settings.money.unpriced
+        self.windows = Windows(ZoneInfo(settings.money.budget_zone))
+        self.pricelist = PriceList(MongoPriceRules(db, clock), clock, ids)
+        await self.pricelist.load()
+        self.keyring = KeyRing(
+            store=MongoKeys(db, clock),
+            orgs=MongoOrgs(db, clock),
+            pepper=pepper,
+            admin_key=settings.auth.admin_key.get_secret_value(),
+            clock=clock,
+            ids=ids,
+            defaults=Rates(
+                requests_minute=limits.requests_per_minute_default, tokens_minute=limits.tokens_per_minute_default
+            ),
+            everywhere=Scope(
+                kind="global",
+                id="",
+                rates=Rates(
+                    requests_minute=limits.requests_per_minute_global, tokens_minute=limits.tokens_per_minute_global
+                ),
+            ),
+            failures_per_minute=limits.auth_failures_per_minute,
+        )
+        for key in await self.keyring.start(key.get_secret_value() for key in settings.auth.bootstrap_keys):
+            made = {"name": key.name, "bootstrap": True}
+            self.changes.record("key.create", f"key:{key.id}", after=made, actor="settings")
+        self.charging = Charging(
+            ledger=self.ledger,
+            limiter=self.limiter,
+            windows=self.windows,
+            prices=self.pricelist,
+            learned=Learned(),
+            points=self.prices,
+            clock=clock,
+            unpriced=settings.money.unpriced,
+            refused=self._limited,
+            trouble=self._trouble,
+        )
+        self._keep_running("ledger", self.ledger.run)
+        self._keep_running("limits", self.limiter.run)
+
+    def _trouble(self, what: str) -> None:
+        self.telemetry.emit(Notice(level="error", message=what))
 
     def _scheduler(self, db: Database, vault: Vault) -> Scheduler:
         schedule = self.settings.schedule
@@ -435,6 +517,7 @@ class Gateway:
             await self._take_over(changes)
             try:
                 await self.keyring.refresh()
+                await self.pricelist.refresh()
             except StoreUnavailable:
                 await asyncio.sleep(_FOLLOW)
 
@@ -526,6 +609,8 @@ class Gateway:
         credentials = {"models": ["gpt-4o-mini"], "points": 3000, "price": 1}
         for number in range(1, 4):
             account, _ = await self.desk.upsert("mock", f"demo-{number}", credentials, demo=True)
+            made = {"provider": "mock", "name": account.name, "demo": True}
+            self.changes.record("account.upsert", f"account:{account.id}", after=made, actor="settings")
         await self.care.catalogues.load(account.offer)
 
     async def close(self) -> None:

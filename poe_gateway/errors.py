@@ -6,7 +6,8 @@ Each class says once which HTTP status, type and code it stands for; ``api.error
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class StoreUnavailable(Exception):
@@ -36,6 +37,8 @@ class GatewayError(Exception):
         self.headers = dict(headers or {})
         self.attempts = 0
         """Accounts that were tried before."""
+        self.standings: Sequence[Any] = ()
+        """How the caller's limits stand: pairs of ``limits.bucket`` Ask and Standing, where it is known."""
         if code is not None:
             self.code = code
         super().__init__(self.message)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, fields, replace
 
+from poe_gateway import money
 from poe_gateway.errors import InvalidRequest
 from poe_gateway.pool.account import Account
 
@@ -19,6 +22,8 @@ MAX_INFLIGHT = (1, 10_000)
 LABEL = r"[a-z0-9][a-z0-9._:/=-]{0,62}"
 """Form of a label in lower case."""
 MAX_LABELS = 16
+NOTE = r"[^\x00-\x1f\x7f]{1,100}"
+"""Form of a vendor or batch."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +38,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     keep_percent: int | UnsetType = UNSET
     max_inflight: int | UnsetType | None = UNSET
     """None: the pool's default."""
+    vendor: str | UnsetType | None = UNSET
+    batch: str | UnsetType | None = UNSET
+    purchase_price: int | UnsetType | None = UNSET
+    """In 10**-8 of ``currency``."""
+    currency: str | UnsetType = UNSET
+    purchased_at: datetime | UnsetType | None = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+    """An account beyond it is reported, not switched off."""
 
     def __post_init__(self) -> None:
         bounds = {"priority": PRIORITY, "weight": WEIGHT, "keep_percent": KEEP_PERCENT, "max_inflight": MAX_INFLIGHT}
@@ -42,6 +55,18 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
                 raise InvalidRequest(f"{field} must be from {low} to {high}.", param=field)
         if self.labels is not UNSET and self.labels != labels_of(self.labels):
             raise InvalidRequest("Labels must be sorted, in lower case, each once.", param="labels")
+        for field in ("vendor", "batch"):
+            value = getattr(self, field)
+            if isinstance(value, str) and (not re.fullmatch(NOTE, value) or value != value.strip()):
+                raise InvalidRequest(f"{field} must be 1 to 100 printable characters.", param=field)
+        if isinstance(self.purchase_price, int) and not 0 <= self.purchase_price <= money.LARGEST:
+            raise InvalidRequest("purchase_price must be 0 or more.", param="purchase_price")
+        if isinstance(self.currency, str) and (self.currency == money.POINTS or not money.is_unit(self.currency)):
+            raise InvalidRequest("currency must be three capital letters.", param="currency")
+        for field in ("purchased_at", "expires_at"):
+            value = getattr(self, field)
+            if isinstance(value, datetime) and value.tzinfo is None:
+                raise InvalidRequest(f"{field} must say its time zone.", param=field)
 
     def on(self, account: Account) -> Account:
         """The account under these terms."""
@@ -51,7 +76,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     def in_words(self) -> str:
         """The new terms, for the history."""
         given = [(name, value) for name, value in asdict(self).items() if value is not UNSET]
-        return ", ".join(f"{name}: {' '.join(value) if isinstance(value, tuple) else value}" for name, value in given)
+        return ", ".join(f"{name}: {_in_words(name, value)}" for name, value in given)
+
+
+def _in_words(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="minutes")
+    return money.shown(value, "USD") if name == "purchase_price" and value is not None else str(value)
 
 
 AS_THEY_ARE = Terms()

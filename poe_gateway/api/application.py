@@ -16,7 +16,7 @@ from poe_gateway import __version__
 from poe_gateway.api import health
 from poe_gateway.api.docs import add_docs
 from poe_gateway.api.errors import render
-from poe_gateway.api.v1 import chat_docs, models
+from poe_gateway.api.v1 import chat_docs, models, own
 from poe_gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -47,6 +47,7 @@ def create_app(lifespan: Lifespan, admin: Sequence[APIRouter], *, docs: bool = T
         add_docs(app)
     app.include_router(health.router())
     app.include_router(models.router())
+    app.include_router(own.router())
     for router in admin:
         app.include_router(router)
     app.add_exception_handler(GatewayError, _gateway_error)

@@ -39,6 +39,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None if found is None else found.decode("latin-1")
 
 
+def address_of(scope: Scope) -> str | None:
+    """The caller's address, as the server tells it (behind a trusted proxy: the one that it forwards)."""
+    client = scope.get("client")
+    return None if client is None else str(client[0])
+
+
 class Front:
     """Outermost ASGI application."""
 

@@ -14,11 +14,12 @@ from starlette.requests import ClientDisconnect
 
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
+from poe_gateway.api.callers import operator
 from poe_gateway.auth.keyring import KeyRing
-from poe_gateway.auth.keys import presented_key
 from poe_gateway.clock import Clock
-from poe_gateway.errors import AuthenticationFailed, InvalidRequest, RequestTooLarge, Unavailable
+from poe_gateway.errors import InvalidRequest, RequestTooLarge, Unavailable
 from poe_gateway.metering.changes import Changes
+from poe_gateway.metering.spool import SpoolFailed
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog
@@ -76,13 +77,9 @@ async def require_admin(
 
 
 def _admit(request: Request, rooms: Gateway) -> None:
-    key = presented_key(request.headers.get("authorization"), request.headers.get("x-api-key"))
-    if key is None:
-        raise AuthenticationFailed(
-            "Missing or malformed admin key: send 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
-        )
-    if not rooms.keyring.is_admin(key):
-        raise AuthenticationFailed("Incorrect admin key provided.")
+    headers, client = request.headers, request.client
+    address = client.host if client is not None else None
+    operator(rooms.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
 
 
 FORM = "form:"
@@ -113,6 +110,10 @@ class AdminRoute(APIRoute):
                 response = await handler(Request(request.scope, replay))
             except RequestValidationError as error:
                 raise RequestValidationError([_untagged(each) for each in error.errors()]) from None
+            except SpoolFailed:
+                raise Unavailable(
+                    "The change could not be recorded.", code="audit_unavailable", retry_after=5
+                ) from None
             except StoreUnavailable:
                 raise Unavailable(
                     "The database is not reachable.", code="database_unavailable", retry_after=5

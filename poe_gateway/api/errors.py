@@ -8,10 +8,13 @@ from typing import Any
 
 import orjson
 
+from poe_gateway.api.limits import limit_headers
 from poe_gateway.errors import GatewayError
 
 Headers = list[tuple[bytes, bytes]]
 _ASKED_AGAIN = {408, 409, 429}
+_LONG = 60.0
+"""Seconds beyond which a client should not sit and wait: one of the SDKs would, for hours."""
 
 
 def error_object(error: GatewayError, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -38,8 +41,10 @@ def error_headers(error: GatewayError) -> Headers:
     headers: Headers = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-    elif error.status in _ASKED_AGAIN:
+    if error.status in _ASKED_AGAIN and (error.retry_after is None or error.retry_after > _LONG):
         headers.append((b"x-should-retry", b"false"))
+    if error.standings:
+        headers += limit_headers(error.standings)
     for name, value in error.headers.items():
         headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
     if error.status == 401:

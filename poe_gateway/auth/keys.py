@@ -9,16 +9,19 @@ from __future__ import annotations
 import hmac
 import re
 from datetime import datetime
+from fnmatch import translate
+from functools import lru_cache
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict, fields, replace
 
-from poe_gateway.limits.terms import Scope
+from poe_gateway.auth.orgs import DEFAULT, Org
+from poe_gateway.auth.orgs import DEFAULT_ORG as DEFAULT_ORG
+from poe_gateway.errors import Forbidden
+from poe_gateway.limits.terms import Budget, Rates, Scope
 
-DEFAULT_ORG = "default"
-"""Of keys that belong to no organisation."""
 _PRINTABLE = re.compile(r"[\x21-\x7e]{8,512}")
 
 
@@ -42,6 +45,21 @@ class ServiceKey(msgspec.Struct, frozen=True, kw_only=True):
     """Accounts that carry all of these only."""
     without: tuple[str, ...] = ()
     """Accounts that carry none of these only."""
+    org: str = DEFAULT_ORG
+    """Id of the organisation that it belongs to."""
+    expires_at: datetime | None = None
+    """From then on it does not work; None: it works until it is revoked."""
+    models: tuple[str, ...] = ()
+    """Globs of public model names, in any case, that it may use; empty for all."""
+    addresses: tuple[str, ...] = ()
+    """Networks in CIDR form that it may be used from; empty for all."""
+    rates: Rates = Rates()
+    budgets: tuple[Budget, ...] = ()
+    note: str = ""
+    previous_hash: str | None = None
+    """Of the text before the last rotation, which works until ``previous_until``."""
+    previous_until: datetime | None = None
+    last_rotated_at: datetime | None = None
 
 
 class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +71,13 @@ class KeyTerms(msgspec.Struct, frozen=True, kw_only=True):
     providers: tuple[str, ...] | UnsetType = UNSET
     labels: tuple[str, ...] | UnsetType = UNSET
     without: tuple[str, ...] | UnsetType = UNSET
+    org: str | UnsetType = UNSET
+    expires_at: datetime | UnsetType | None = UNSET
+    models: tuple[str, ...] | UnsetType = UNSET
+    addresses: tuple[str, ...] | UnsetType = UNSET
+    rates: Rates | UnsetType = UNSET
+    budgets: tuple[Budget, ...] | UnsetType = UNSET
+    note: str | UnsetType = UNSET
 
     def given(self) -> dict[str, Any]:
         """The fields that change."""
@@ -112,9 +137,26 @@ class KeyStore(Protocol):
     async def change(self, key_id: str, terms: KeyTerms) -> ServiceKey | None:
         """Change what is given and nothing else; the key as stored then, None when unknown."""
 
+    async def switch(self, key_id: str, enabled: bool) -> ServiceKey | None:
+        """Switch a key on or off; one that is revoked stays as it is. The key as stored then, None when unknown."""
 
-def principal_of(key: ServiceKey) -> Principal:
-    """The caller who presents this key."""
+    async def rotate(self, key_id: str, digest: str, at: datetime, until: datetime | None) -> ServiceKey | None:
+        """Give a key another text; the hash before is kept until ``until``, with None it is forgotten at once.
+
+        One that is revoked stays as it is. The key as stored then, None when unknown.
+        """
+
+
+def principal_of(
+    key: ServiceKey, org: Org = DEFAULT, defaults: Rates | None = None, everywhere: Scope | None = None
+) -> Principal:
+    """The caller who presents this key. ``defaults``: where the key's own rates say nothing."""
+    scopes = [
+        Scope(kind="key", id=key.id, rates=key.rates.over(defaults or Rates()), budgets=key.budgets),
+        Scope(kind="org", id=org.id, rates=org.rates, budgets=org.budgets),
+    ]
+    if everywhere is not None:
+        scopes.append(everywhere)
     return Principal(
         key_id=key.id,
         name=key.name,
@@ -123,7 +165,29 @@ def principal_of(key: ServiceKey) -> Principal:
         providers=key.providers,
         labels=key.labels,
         without=key.without,
+        org=key.org,
+        models=key.models,
+        addresses=key.addresses,
+        expires_at=key.expires_at,
+        scopes=tuple(scope for scope in scopes if not scope.idle),
+        keep_text=org.keep_text,
     )
+
+
+def may_use(principal: Principal, model: str) -> bool:
+    """Whether the key may use a model, by its public name in any case."""
+    return not principal.models or _globs(principal.models).fullmatch(model.strip().lower()) is not None
+
+
+def allowed(principal: Principal, model: str) -> None:
+    """Raises Forbidden when the key may not use the model."""
+    if not may_use(principal, model):
+        raise Forbidden(f"This API key may not use the model '{model[:200]}'.", code="model_not_allowed", param="model")
+
+
+@lru_cache(maxsize=4096)
+def _globs(globs: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(each.lower()) for each in globs))
 
 
 def keyed_hash(pepper: bytes, value: str) -> str:

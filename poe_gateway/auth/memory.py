@@ -1,4 +1,4 @@
-"""Service keys in memory: the twin of MongoDB's key store, for tests and rehearsals."""
+"""Service keys and organisations in memory: the twins of MongoDB's stores, for tests and rehearsals."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from poe_gateway.auth.keys import KeyTerms, ServiceKey
+from poe_gateway.auth.orgs import DEFAULT, DEFAULT_ORG, NameTaken, Org, OrgTerms
 
 
 class MemoryKeys:
@@ -53,7 +54,7 @@ class MemoryKeys:
     async def revoke(self, key_id: str, at: datetime) -> ServiceKey | None:
         self._call()
         key = self.table.get(key_id)
-        if key is None or not key.enabled:
+        if key is None or key.revoked_at is not None:
             return key
         return self._put(replace(key, enabled=False, revoked_at=at))
 
@@ -61,3 +62,64 @@ class MemoryKeys:
         self._call()
         key = self.table.get(key_id)
         return None if key is None else self._put(terms.on(key))
+
+    async def switch(self, key_id: str, enabled: bool) -> ServiceKey | None:
+        self._call()
+        key = self.table.get(key_id)
+        if key is None or key.revoked_at is not None:
+            return key
+        return self._put(replace(key, enabled=enabled))
+
+    async def rotate(self, key_id: str, digest: str, at: datetime, until: datetime | None) -> ServiceKey | None:
+        self._call()
+        key = self.table.get(key_id)
+        if key is None or key.revoked_at is not None:
+            return key
+        previous = key.hash if until is not None else None
+        return self._put(replace(key, hash=digest, previous_hash=previous, previous_until=until, last_rotated_at=at))
+
+
+class MemoryOrgs:
+    """OrgStore of one process; share ``table`` (by id) and ``log`` (ids as they changed) between processes.
+
+    While ``failure`` is set, every call raises it.
+    """
+
+    def __init__(self, table: dict[str, Org] | None = None, log: list[str] | None = None) -> None:
+        self.table: dict[str, Org] = {} if table is None else table
+        self.log: list[str] = [] if log is None else log
+        self.failure: Exception | None = None
+        self._read = 0
+
+    def _call(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+    def _put(self, org: Org) -> Org:
+        if any(other.name == org.name and other.id != org.id for other in self.table.values()):
+            raise NameTaken
+        self.table[org.id] = org
+        self.log.append(org.id)
+        return org
+
+    async def load(self) -> list[Org]:
+        self._call()
+        self._read = len(self.log)
+        return list(self.table.values())
+
+    async def changes(self) -> list[Org]:
+        self._call()
+        changed = dict.fromkeys(self.log[self._read :])
+        self._read = len(self.log)
+        return [self.table[org_id] for org_id in changed]
+
+    async def add(self, org: Org) -> None:
+        self._call()
+        if org.id in self.table:
+            raise ValueError(f"the organisation's id {org.id} is taken")
+        self._put(org)
+
+    async def change(self, org_id: str, terms: OrgTerms) -> Org | None:
+        self._call()
+        org = self.table.get(org_id, DEFAULT if org_id == DEFAULT_ORG else None)
+        return None if org is None else self._put(terms.on(org))

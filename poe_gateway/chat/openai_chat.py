@@ -169,9 +169,14 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     estimated: bool
     points: int | None = None
+    cached_tokens: int = 0
+    raw_cost: str | None = None
+    billed_cost: str | None = None
+    currency: str | None = None
+    """Costs as decimal numbers in text; None: no price is known."""
 
     def as_dict(self) -> dict[str, Any]:
-        """OpenAI's shape, with ``estimated`` and ``points`` as extra fields where they apply."""
+        """OpenAI's shape, with ``estimated``, ``points`` and the cost as extra fields where they apply."""
         usage: dict[str, Any] = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -181,6 +186,13 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             usage["estimated"] = True
         if self.points is not None:
             usage["points"] = self.points
+        if self.cached_tokens:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        if self.billed_cost is not None:
+            # Written as they are: a float could not hold every amount.
+            usage["raw_cost"] = None if self.raw_cost is None else orjson.Fragment(self.raw_cost)
+            usage["billed_cost"] = orjson.Fragment(self.billed_cost)
+            usage["currency"] = self.currency
         return usage
 
 

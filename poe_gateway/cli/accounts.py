@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import click
@@ -22,6 +24,37 @@ _SECRET_FREE = (
 )
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Calendar(click.ParamType[str]):
+    """A date, which is its midnight in UTC, or a time with its offset; an empty text is nothing."""
+
+    name = "DATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value).strip()
+        try:
+            day = date.fromisoformat(text)
+        except ValueError:
+            return text  # the gateway judges it
+        return datetime(day.year, day.month, day.day, tzinfo=UTC).isoformat()
+
+
+def _purchase(command: F) -> F:
+    """Options that say what an account cost."""
+    for option in (
+        click.option("--expires-at", type=Calendar(), help="The account's own end; reported, not enforced."),
+        click.option("--purchased-at", type=Calendar(), help="A date (UTC), or ISO 8601 with its offset."),
+        click.option("--currency", metavar="CODE", help="Of the price; USD by default."),
+        click.option("--purchase-price", metavar="NUMBER", help="What it cost, as 2.50."),
+        click.option("--batch", help="With which others it was bought."),
+        click.option("--vendor", help="Where it was bought."),
+    ):
+        command = option(command)
+    return command
+
+
 @click.group()
 def accounts() -> None:
     """Accounts of the pool. ACCOUNT is an id or a name (e-mail)."""
@@ -36,6 +69,7 @@ def accounts() -> None:
 )
 @click.option("--max-inflight", type=click.IntRange(1, 10_000), help="Requests at a time on this account.")
 @click.option("--file", "source", type=click.File("rb"), help="JSON: one account or a list of them; - for input.")
+@_purchase
 @remote
 def add(
     email: str | None,
@@ -47,11 +81,13 @@ def add(
     url: str | None,
     *,
     as_json: bool,
+    **bought: str | None,
 ) -> None:
     """Store an account, or fresh credentials for it.
 
     Required secrets that are not given are asked for and not echoed. Options can be seen by other users of this
-    machine while the command runs: prefer --file, @FILE, or the question.
+    machine while the command runs: prefer --file, @FILE, or the question. --vendor and the like go for all accounts of
+    a file.
     """
     admin = Admin(url)
     if source is not None:
@@ -60,7 +96,8 @@ def add(
         bodies = bodies_of_file(source)
     else:
         bodies = [body_of_options(admin, email, provider, name, given, max_inflight)]
-    stored = [admin.post("/accounts/upsert", body) for body in bodies]
+    said = {field: value for field, value in bought.items() if value is not None}
+    stored = [admin.post("/accounts/upsert", {**body, **said}) for body in bodies]
     if as_json:
         show_json(stored if source is not None else stored[0])
         return
@@ -128,6 +165,7 @@ def show(account: str, url: str | None, *, as_json: bool) -> None:
 @click.option("--keep-percent", type=click.IntRange(0, 100), help="Part of the points kept for the owner.")
 @click.option("--max-inflight", type=click.IntRange(1, 10_000), help="Requests at a time.")
 @click.option("--no-max-inflight", is_flag=True, help="As many requests at a time as the pool's settings say.")
+@_purchase
 @remote
 def set_command(
     account: str,
@@ -137,10 +175,14 @@ def set_command(
     no_labels: bool,
     no_max_inflight: bool,
     as_json: bool,
-    **figures: int | None,
+    **figures: int | str | None,
 ) -> None:
-    """Change what is given and nothing else: in which order the account is used, and how much of it."""
-    change: dict[str, Any] = {name: value for name, value in figures.items() if value is not None}
+    """Change what is given and nothing else: in which order the account is used, how much of it, what it cost.
+
+    An empty --vendor, --batch, --purchase-price, --purchased-at or --expires-at takes it away.
+    """
+    given = {name: value for name, value in figures.items() if value is not None}
+    change: dict[str, Any] = {name: None if value == "" else value for name, value in given.items()}
     if (labels and no_labels) or ("max_inflight" in change and no_max_inflight):
         raise click.UsageError("An option and its --no- form exclude each other.")
     if labels or no_labels:
@@ -263,6 +305,8 @@ def _tell(account: dict[str, Any], *, as_json: bool) -> None:
         "cause": account["health"]["cause"],
         "labels": " ".join(account["labels"]),
         "renewal": None if clock is None else clock["words"],
+        **{name: account[name] for name in ("vendor", "batch", "purchase_price", "currency")},
+        **{name: account[name] for name in ("purchased_at", "expires_at")},
     }
     show_fields({**fields, **more})
 

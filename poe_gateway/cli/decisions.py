@@ -36,7 +36,7 @@ class Moment(click.ParamType[str]):
 _since = click.option("--since", type=Moment(), help="From then on: ISO 8601, or as 30m, 2h, 1d ago.")
 
 
-class _Exporter(Admin):
+class Exporter(Admin):
     """Reads an answer as it comes."""
 
     def chunks(self, path: str, **params: Any) -> Iterator[bytes]:
@@ -93,7 +93,7 @@ def list_command(url: str | None, *, as_json: bool, **filters: Any) -> None:
 @click.option("--url", metavar="URL", help="Address of the gateway; default: as in the settings.")
 def export(since: str | None, until: str | None, output: BinaryIO, url: str | None) -> None:
     """All records, oldest first, one JSON object a line: for ``poe-gateway simulate --from-records``."""
-    for chunk in _Exporter(url).chunks("/decisions/export", since=since, until=until):
+    for chunk in Exporter(url).chunks("/decisions/export", since=since, until=until):
         output.write(chunk)
 
 

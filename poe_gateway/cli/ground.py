@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -48,7 +49,7 @@ class Admin:
         self.url = (url or local_url(options.serve.host, options.serve.port)).rstrip("/")
         self._client = httpx.Client(
             base_url=self.url + "/admin",
-            headers={"Authorization": f"Bearer {options.auth.admin_key.get_secret_value()}"},
+            headers={"Authorization": f"Bearer {options.auth.admin_key.get_secret_value()}", **_actor()},
             timeout=_TIMEOUT,
             trust_env=False,
             transport=transport,
@@ -89,6 +90,15 @@ class Admin:
         if answer.is_success and body is not None:
             return body
         raise click.ClickException(_refusal(answer.status_code, body, self.url))
+
+
+def _actor() -> dict[str, str]:
+    """Who is at the keyboard, for the audit chain: what the operating system says, which proves nothing."""
+    try:
+        name = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # no such user, as in some containers
+        return {}
+    return {"X-Actor": "".join(each if each.isascii() and each.isprintable() else "?" for each in name)}
 
 
 def _refusal(status: int, body: Any, url: str) -> str:

@@ -17,16 +17,18 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from poe_gateway.auth.keys import Principal
+from poe_gateway.auth.keys import Principal, allowed
 from poe_gateway.chat import estimate, history
 from poe_gateway.chat.request import ChatRequest, Message
 from poe_gateway.clock import Clock
+from poe_gateway.dispatch.answer import Answer
+from poe_gateway.dispatch.charging import Charge, Charging
 from poe_gateway.dispatch.failover import Tell, next_step
 from poe_gateway.dispatch.fingerprint import fingerprint
 from poe_gateway.dispatch.opening import Opening
 from poe_gateway.dispatch.prefixes import PrefixBook, opening_of, opening_with
 from poe_gateway.dispatch.sessions import SessionBinding, SessionBook
-from poe_gateway.dispatch.stream import Answer, Attempt, ChatStream, capacity_lost
+from poe_gateway.dispatch.stream import Attempt, ChatStream, capacity_lost
 from poe_gateway.errors import GatewayError, SessionLost, Unavailable
 from poe_gateway.pool import transitions
 from poe_gateway.pool.broker import Broker, Waits
@@ -82,6 +84,7 @@ class _Journey(msgspec.Struct, kw_only=True):
     """The deadline is the caller's own, before the gateway's."""
     decision: Decision
     started: float
+    charge: Charge | None = None
     session: str | None = None
     binding: SessionBinding | None = None
     opening: bytes | None = None
@@ -109,7 +112,10 @@ class Dispatcher:
         prices: PriceBook | None = None,
         prefixes: PrefixBook | None = None,
         decided: Callable[[Decision], None] = lambda decision: None,
+        charging: Charging | None = None,
     ) -> None:
+        """``charging`` None: nothing is limited, priced or written into a ledger (rehearsals)."""
+        self._charging = charging
         self._broker = broker
         self._keychain = keychain
         self._upstreams = upstreams
@@ -132,6 +138,7 @@ class Dispatcher:
         """
         try:
             plan = self._catalog.plan(request.model, self._broker.offers())
+            allowed(principal, plan.model)
         except GatewayError as error:
             self._decided(
                 Decision(
@@ -147,6 +154,10 @@ class Dispatcher:
             raise
         journey = self._journey(principal, request, request_id, plan)
         try:
+            if self._charging is not None:
+                journey.charge = await self._charging.admit(
+                    principal, request, plan, journey.want, journey.decision.tokens
+                )
             if request.session_id is not None:
                 journey.session = SessionBook.key(principal.key_id, request.session_id)
                 journey.binding = await self._sessions.find(journey.session)
@@ -157,6 +168,8 @@ class Dispatcher:
                     return stream
         except GatewayError as error:
             error.attempts = journey.attempts
+            if journey.charge is not None:
+                error.standings = journey.charge.standings()
             self._decide(journey, error.status, error.code)
             raise
         except asyncio.CancelledError:
@@ -242,6 +255,8 @@ class Dispatcher:
 
     def _decide(self, journey: _Journey, status: int, code: str | None) -> None:
         """The request is over: its record is complete."""
+        if journey.charge is not None:
+            journey.charge.finish()
         decision = journey.decision
         decision.status = status
         decision.error_code = code
@@ -317,6 +332,8 @@ class Dispatcher:
             if ref is None:
                 return None
             attempt, request, bound = self._prepare(journey, lease)
+            if journey.charge is not None:
+                journey.charge.open(request, journey.request_id, lease, attempt.number, attempt.target)
             try:
                 stream = await self._begin(journey, attempt, ref, request, bound)
             except UpstreamFailure as failure:
@@ -446,6 +463,7 @@ class Dispatcher:
             pending=opening.pending,
             deadline=deadline,
             settle=settle,
+            charge=journey.charge,
         )
 
     def _blamed(self, journey: _Journey, outcome: Outcome) -> Outcome:
@@ -549,6 +567,9 @@ class Dispatcher:
         ttft: float | None = None,
     ) -> None:
         lease = attempt.lease
+        if journey.charge is not None:  # first: whatever became of the slot, what was spent is spent
+            spent = self._clock.monotonic() - lease.taken
+            journey.charge.close(journey.request, lease, outcome, fate, answer, spent)
         if lease.closed:
             return
         accepted = fate is Fate.ACCEPTED or not answer.empty

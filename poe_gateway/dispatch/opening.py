@@ -10,7 +10,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 
 from poe_gateway.chat.events import Bound, ChatEvent, Measured
-from poe_gateway.dispatch.stream import Answer, close
+from poe_gateway.dispatch.answer import Answer
+from poe_gateway.dispatch.stream import close
 from poe_gateway.pool.outcome import Transient
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
 

@@ -13,18 +13,11 @@ from typing import Any
 import msgspec
 
 from poe_gateway.chat import estimate
-from poe_gateway.chat.events import (
-    Bound,
-    ChatEvent,
-    Finished,
-    FinishReason,
-    Measured,
-    TextDelta,
-    TextReplaced,
-    ToolCallDelta,
-)
+from poe_gateway.chat.events import ChatEvent, Finished, TextDelta, TextReplaced, ToolCallDelta
 from poe_gateway.chat.openai_chat import Usage
 from poe_gateway.chat.request import ChatRequest
+from poe_gateway.dispatch.answer import Answer
+from poe_gateway.dispatch.charging import Bill, Charge
 from poe_gateway.dispatch.failover import as_error
 from poe_gateway.errors import GatewayError, Overloaded, UpstreamTimeout
 from poe_gateway.pool.lease import Lease
@@ -59,54 +52,6 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """``new``, ``continued``, ``replayed``, ``moved`` or ``borrowed``; None without a session."""
 
 
-class Answer(msgspec.Struct, kw_only=True):
-    """What the upstream has said so far."""
-
-    pieces: list[str] = []
-    tool_calls: list[dict[str, Any]] = []
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    points: int | None = None
-    cached_tokens: int | None = None
-    cost: tuple[str, str] | None = None
-    """The upstream's own figure: a decimal number as text, and its currency."""
-    upstream_id: str | None = None
-    state: dict[str, Any] | None = None
-    finish: FinishReason | None = None
-
-    def observe(self, event: ChatEvent) -> None:
-        """Take one event in."""
-        if isinstance(event, TextDelta):
-            self.pieces.append(event.text)
-        elif isinstance(event, TextReplaced):
-            self.pieces[:] = [event.text]
-        elif isinstance(event, ToolCallDelta):
-            self.tool_calls.extend(event.calls)
-        elif isinstance(event, Measured):
-            self.prompt_tokens = event.prompt_tokens if event.prompt_tokens is not None else self.prompt_tokens
-            self.completion_tokens = (
-                event.completion_tokens if event.completion_tokens is not None else self.completion_tokens
-            )
-            self.points = event.points if event.points is not None else self.points
-            self.cached_tokens = event.cached_tokens if event.cached_tokens is not None else self.cached_tokens
-            self.cost = (event.cost, event.currency) if event.cost is not None else self.cost
-            self.upstream_id = event.upstream_id or self.upstream_id
-        elif isinstance(event, Bound):
-            self.state = event.state
-        else:
-            self.finish = event.reason
-
-    @property
-    def text(self) -> str:
-        if len(self.pieces) > 1:
-            self.pieces[:] = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
-
-    @property
-    def empty(self) -> bool:
-        return not self.tool_calls and not any(self.pieces)
-
-
 class ChatStream:
     """The events of one answer, the first of which is already here. Iterate ``events`` once, then ``aclose``."""
 
@@ -122,12 +67,14 @@ class ChatStream:
         deadline: float,
         settle: Callable[[Outcome, Fate | None], None],
         pending: asyncio.Task[ChatEvent | None] | None = None,
+        charge: Charge | None = None,
     ) -> None:
         """``head``: events that are here already; ``pending``: a read of the source that was begun."""
         self.request = request
         self.model = model
         self.attempt = attempt
         self.answer = answer
+        self.charge = charge
         self._head = head
         self._source = source
         self._pending = pending
@@ -244,14 +191,19 @@ class ChatStream:
             self._end(Cancelled(), None)
 
     def usage(self) -> Usage:
-        """Tokens of the exchange, estimated where the upstream told none."""
+        """Tokens of the exchange, estimated where the upstream told none; what it cost, once it is over."""
         answer = self.answer
         estimated = answer.prompt_tokens is None or answer.completion_tokens is None
         prompt = answer.prompt_tokens
         completion = answer.completion_tokens
+        bill = self.charge.bill if self.charge is not None else Bill()
         return Usage(
             prompt_tokens=estimate.prompt_tokens(self.request) if prompt is None else prompt,
             completion_tokens=estimate.tokens(len(answer.text)) if completion is None else completion,
             estimated=estimated,
             points=answer.points,
+            cached_tokens=answer.cached_tokens or 0,
+            raw_cost=bill.shown(bill.raw),
+            billed_cost=bill.shown(bill.billed),
+            currency=bill.unit,
         )

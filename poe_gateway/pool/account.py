@@ -156,6 +156,16 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Words by which keys choose accounts; sorted, in lower case."""
     keep_percent: int = 0
     """Part of the daily allotment that is kept for the account's owner: never spent by the pool."""
+    vendor: str | None = None
+    """Where the account was bought. This and the next five are the operator's notes; nothing is decided by them."""
+    batch: str | None = None
+    """With which others it was bought."""
+    purchase_price: int | None = None
+    """What it cost, in 10**-8 of ``currency``."""
+    currency: str = "USD"
+    purchased_at: datetime | None = None
+    expires_at: datetime | None = None
+    """The account's own end, as far as the operator knows."""
     reset_clock: ResetClock | None = None
     error_count: int = 0
     strikes: int = 0

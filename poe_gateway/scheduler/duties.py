@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.rounds import Tally
 from poe_gateway.accounts.sealing import SealedStore, reseal
@@ -139,6 +140,11 @@ async def prewarm(
     except TimeoutError:
         return "this process holds no accounts"
     return _noted(await care.prewarm(concurrency=concurrency, seconds=seconds))
+
+
+async def reconcile_books(turn: Turn, *, books: AccountBooks) -> str:
+    """Hold the ledger against the upstreams' own books."""
+    return str(await books.reconcile())
 
 
 async def snapshot(turn: Turn, *, broker: Broker, telemetry: Telemetry) -> str:

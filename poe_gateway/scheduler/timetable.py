@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 
+from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.sealing import SealedStore
 from poe_gateway.pool.broker import Broker
@@ -69,6 +70,7 @@ def timetable(
     sealed: SealedStore,
     vault: Vault,
     telemetry: Telemetry,
+    books: AccountBooks | None = None,
 ) -> tuple[Duty, ...]:
     """All duties."""
     rows = [
@@ -149,6 +151,18 @@ def timetable(
                 # Which accounts are due is the accounts' own affair; a short round keeps each round small.
                 every=max(1.0, min(300.0, schedule.revalidate_interval)),
                 jitter=0.1 * min(300.0, schedule.revalidate_interval),
+                quiet=True,
+            )
+        )
+    if books is not None:
+        rows.append(
+            Duty(
+                name="books",
+                act=partial(duties.reconcile_books, books=books),
+                place=Place.LEADER,
+                every=schedule.refresh_interval,
+                jitter=0.1 * schedule.refresh_interval,
+                limit=max(600.0, schedule.refresh_interval),
                 quiet=True,
             )
         )

@@ -29,6 +29,10 @@ PAUSED = "paused"
 
 _TRIES = 100
 _ORDER = [("created_at", 1), ("_id", 1)]
+_REMEMBERED = (
+    *("provider", "offer", "created_at", "health.state", "health.cause", "health.since"),
+    *("vendor", "batch", "purchase_price", "currency", "purchased_at", "expires_at"),
+)
 _RESTING = [State.COOLDOWN.value, State.DEPLETED.value]
 _NAME_LIMIT = 200
 
@@ -39,6 +43,7 @@ class MongoAccountAdmin:
     def __init__(self, db: Database) -> None:
         self._accounts = db[schema.ACCOUNTS]
         self._credentials = db[schema.CREDENTIALS]
+        self._former = db[schema.FORMER_ACCOUNTS]
 
     # One account.
 
@@ -109,6 +114,14 @@ class MongoAccountAdmin:
         """Remove the account, its grants and its credentials; False when there was none. May be repeated."""
         tombstone = {"_id": "$_id", "deleted": True, "changed_at": "$$NOW", "deleted_at": "$$NOW"}
         with guarded():
+            # Before the end itself: an account that is still there afterwards is not taken for a former one.
+            await self._accounts.aggregate(
+                [
+                    {"$match": {"_id": account_id, "demo": {"$ne": True}, **UNDELETED}},
+                    {"$project": {**dict.fromkeys(_REMEMBERED, 1), "deleted_at": "$$NOW"}},
+                    {"$merge": {"into": schema.FORMER_ACCOUNTS, "whenMatched": "replace"}},
+                ]
+            )
             result = await self._accounts.update_one({"_id": account_id, **UNDELETED}, [{"$replaceWith": tombstone}])
             await self._credentials.delete_many({"account_id": account_id})
         return result.matched_count == 1

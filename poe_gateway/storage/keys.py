@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
+from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -11,11 +12,11 @@ from poe_gateway.auth.keys import KeyTerms, ServiceKey
 from poe_gateway.clock import Clock
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, Document, guarded
-from poe_gateway.storage.codec import from_document, storable, to_document
+from poe_gateway.storage.codec import from_document, to_document
+from poe_gateway.storage.followed import Followed
 
-_OVERLAP = timedelta(seconds=3)
-_RELOAD = 60.0
-"""Seconds after which a poll reads all keys: a revoked key must not live on because a clock jumped."""
+_IN_USE: Document = {"revoked_at": None}
+_CHANGED: Document = {"$currentDate": {"changed_at": True}}
 
 
 class MongoKeys:
@@ -23,45 +24,21 @@ class MongoKeys:
 
     def __init__(self, db: Database, clock: Clock) -> None:
         self._keys = db[schema.SERVICE_KEYS]
-        self._clock = clock
-        self._seen: dict[str, ServiceKey] = {}
-        self._newest: datetime | None = None
-        self._loaded = float("-inf")
+        self._followed = Followed(self._keys, ServiceKey, clock)
 
     async def load(self) -> list[ServiceKey]:
-        self._seen.clear()
-        return await self._read({})
+        return await self._followed.load()
 
     async def changes(self) -> list[ServiceKey]:
-        if self._newest is None or self._clock.monotonic() - self._loaded > _RELOAD:
-            return await self._read({})
-        return await self._read({"changed_at": {"$gte": self._newest - _OVERLAP}})
-
-    async def _read(self, since: Document) -> list[ServiceKey]:
-        """Keys that are new to this process."""
-        changed: list[ServiceKey] = []
-        newest = self._newest
-        with guarded():
-            async for document in self._keys.find(since).sort("changed_at", 1):
-                key = from_document(ServiceKey, document)
-                newest = document["changed_at"] if newest is None else max(newest, document["changed_at"])
-                if self._seen.get(key.id) != key:
-                    changed.append(key)
-        if not since:
-            self._loaded = self._clock.monotonic()
-        self._newest = newest
-        self._seen.update((key.id, key) for key in changed)
-        return changed
+        return await self._followed.changes()
 
     async def add(self, key: ServiceKey) -> bool:
         """See KeyStore. Raises ValueError when another key has this id."""
+        fields = {name: value for name, value in to_document(key).items() if name != "hash" and value is not None}
         with guarded():
             try:
                 result = await self._keys.update_one(
-                    {"hash": key.hash},
-                    {"$setOnInsert": {k: v for k, v in to_document(key).items() if k != "hash"}}
-                    | {"$currentDate": {"changed_at": True}},
-                    upsert=True,
+                    {"hash": key.hash}, {"$setOnInsert": fields, **_CHANGED}, upsert=True
                 )
             except DuplicateKeyError:
                 if await self._keys.find_one({"hash": key.hash}, {"_id": 1}) is None:
@@ -70,24 +47,32 @@ class MongoKeys:
         return result.upserted_id is not None
 
     async def revoke(self, key_id: str, at: datetime) -> ServiceKey | None:
-        """See KeyStore. A key that is off already keeps the time of its end."""
-        with guarded():
-            document = await self._keys.find_one_and_update(
-                {"_id": key_id, "enabled": True},
-                {"$set": {"enabled": False, "revoked_at": at}, "$currentDate": {"changed_at": True}},
-                return_document=ReturnDocument.AFTER,
-            )
-            if document is None:
-                document = await self._keys.find_one({"_id": key_id})
-        return None if document is None else from_document(ServiceKey, document)
+        """See KeyStore. A key that is revoked already keeps the time of its end."""
+        return await self._update(
+            {"_id": key_id, **_IN_USE}, {"$set": {"enabled": False, "revoked_at": at}, **_CHANGED}
+        )
+
+    async def switch(self, key_id: str, enabled: bool) -> ServiceKey | None:
+        """See KeyStore."""
+        return await self._update({"_id": key_id, **_IN_USE}, {"$set": {"enabled": enabled}, **_CHANGED})
 
     async def change(self, key_id: str, terms: KeyTerms) -> ServiceKey | None:
         """See KeyStore."""
-        update: Document = {"$currentDate": {"changed_at": True}}
-        if given := terms.given():
-            update["$set"] = storable(given)
+        given = to_document(terms)
+        return await self._update({"_id": key_id}, {"$set": given, **_CHANGED} if given else _CHANGED)
+
+    async def rotate(self, key_id: str, digest: str, at: datetime, until: datetime | None) -> ServiceKey | None:
+        """See KeyStore. One step: whatever text is in force at that moment becomes the one before."""
+        fields: dict[str, Any] = {"hash": digest, "last_rotated_at": at, "changed_at": "$$NOW"}
+        # Left out where there is none: the index on it is sparse.
+        fields["previous_hash"] = "$hash" if until is not None else "$$REMOVE"
+        fields["previous_until"] = until if until is not None else "$$REMOVE"
+        return await self._update({"_id": key_id, **_IN_USE}, [{"$set": fields}])
+
+    async def _update(self, where: Document, update: Document | list[Document]) -> ServiceKey | None:
+        """The key after the update; as it is when the condition does not hold; None when there is none."""
         with guarded():
-            document = await self._keys.find_one_and_update(
-                {"_id": key_id}, update, return_document=ReturnDocument.AFTER
-            )
+            document = await self._keys.find_one_and_update(where, update, return_document=ReturnDocument.AFTER)
+            if document is None:
+                document = await self._keys.find_one({"_id": where["_id"]})
         return None if document is None else from_document(ServiceKey, document)

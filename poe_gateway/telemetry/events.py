@@ -13,6 +13,8 @@ from typing import Any, Literal
 import msgspec
 
 WaitResult = Literal["leased", "timeout", "refused", "cancelled"]
+DriftKind = Literal["foreign", "missing", "corrected"]
+"""Spent by somebody else; ours and unknown to the upstream's books; a row of ours that was put right."""
 AlertKind = Literal[
     "incident_opened", "incident_closed", "foreign_spend", "price_changed", "clock_skew", "body_quarantined"
 ]
@@ -64,8 +66,20 @@ class RequestFinished(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """From the arrival of the request to the first piece sent."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    cached_tokens: int | None = None
     usage_estimated: bool = False
     points: int | None = None
+    org: str | None = None
+    unit: str | None = None
+    """Currency of the costs (or ``points``); None: no price is known."""
+    raw_cost: int | None = None
+    """What the upstreams ask for all attempts, an integer as in ``money``; shown as a decimal number."""
+    billed_cost: int | None = None
+    """With the markup."""
+    limited_by: str | None = None
+    """Kind of the caller's own limit that refused it: ``rate``, ``parallel``, ``budget``."""
+    replayed: bool = False
+    """Answered from the record of an earlier request with the same idempotency key."""
     session: bool = False
     client_gone: bool = False
     candidates: dict[str, int] = {}
@@ -131,6 +145,33 @@ class PoolSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     waiting: int = 0
 
 
+class LedgerSnapshot(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """The ledger of this process at this moment."""
+
+    waiting: int
+    """Records on disk that are not in the database yet."""
+    oldest_seconds: float = 0.0
+    """Age of the oldest of them."""
+    open: int = 0
+    """Attempts under way."""
+    orphans: int = 0
+    """Attempts that became orphaned rows by this process's hand since its start."""
+
+
+class LedgerDrift(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Our rows and an upstream's own figures differ."""
+
+    account_id: str
+    provider: str
+    kind: DriftKind
+    points: int = 0
+    """Size of the difference, never negative."""
+    entries: int = 0
+    """Of the upstream's books, or rows of ours, that it is about; 0: a balance told it."""
+    evidence: str = ""
+    """``books`` or ``balance``."""
+
+
 class LoopLag(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """How late the event loop woke a timer."""
 
@@ -163,6 +204,8 @@ Event = (
     | LeaseLost
     | DutyFinished
     | PoolSnapshot
+    | LedgerSnapshot
+    | LedgerDrift
     | LoopLag
     | Alert
     | Notice

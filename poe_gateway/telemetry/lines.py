@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import msgspec
 
+from poe_gateway.money import shown
 from poe_gateway.telemetry.events import (
     AccountChanged,
     Alert,
@@ -14,6 +16,8 @@ from poe_gateway.telemetry.events import (
     Event,
     GrantsChanged,
     LeaseLost,
+    LedgerDrift,
+    LedgerSnapshot,
     LoopLag,
     Notice,
     PoolSnapshot,
@@ -31,15 +35,21 @@ _MESSAGES: dict[type[Event], str] = {
     LeaseLost: "slots lost",
     DutyFinished: "duty",
     PoolSnapshot: "pool",
+    LedgerSnapshot: "ledger",
+    LedgerDrift: "ledger drift",
     LoopLag: "event loop lag",
 }
 _UNTOLD: tuple[object, ...] = (None, "", {}, ())
 _NUMBERS = {name: logging.getLevelNamesMapping()[name.upper()] for name in ("debug", "info", "warning", "error")}
+_COSTS = ("raw_cost", "billed_cost")
 _BAD_STATES = frozenset({"invalid"})
 
 
 class LogListener:
-    """Built after ``logs.configure``. Seconds are rounded to microseconds, empty fields left out."""
+    """Built after ``logs.configure``. Seconds are rounded to microseconds, empty fields left out.
+
+    Costs are told as decimal text in their unit, never as the integers of the ledger.
+    """
 
     def __init__(self, logger: str = "poe_gateway") -> None:
         self._log = get_logger(logger).bind()
@@ -73,6 +83,8 @@ def level_of(record: Event) -> str:
             return "warning" if record.new_state in _BAD_STATES else "info"
         case DutyFinished():
             return "info" if record.ok else "error"
+        case LedgerDrift():
+            return "info" if record.kind == "corrected" else "warning"
         case LeaseLost() | Alert():
             return "warning"
         case Notice():
@@ -81,10 +93,12 @@ def level_of(record: Event) -> str:
             return "debug"
 
 
-def _told(record: Event) -> dict[str, object]:
-    told: dict[str, object] = {}
+def _told(record: Event) -> dict[str, Any]:
+    told: dict[str, Any] = {}
     for name, value in msgspec.structs.asdict(record).items():
         if value in _UNTOLD:
             continue
         told[name] = round(value, 6) if isinstance(value, float) else value
+    if isinstance(record, RequestFinished) and record.unit is not None:
+        told |= {name: shown(told[name], record.unit) for name in _COSTS if isinstance(told.get(name), int)}
     return told

@@ -24,6 +24,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from poe_gateway.money import decimal_of
 from poe_gateway.telemetry.events import (
     AccountChanged,
     Alert,
@@ -32,6 +33,8 @@ from poe_gateway.telemetry.events import (
     Event,
     GrantsChanged,
     LeaseLost,
+    LedgerDrift,
+    LedgerSnapshot,
     LoopLag,
     Notice,
     PoolSnapshot,
@@ -121,7 +124,13 @@ class Metrics:
         self._errors = counter("errors_total", "Requests that ended with an error.", "code")
         self._disconnects = counter("client_disconnects_total", "Callers that left before the end.", "route")
         self._failovers = counter("failovers_total", "Attempts beyond a request's first.", "provider")
-        self._tokens = counter("tokens_total", "Tokens, told by the upstream or estimated.", "kind")
+        self._tokens = counter("tokens_total", "Tokens, told by the upstream or estimated.", "provider", "type")
+        self._raw = counter("raw_cost_total", "What upstreams ask, in units of the currency.", "currency", "provider")
+        self._billed = counter(
+            "billed_cost_total", "What callers are charged, in units of the currency.", "currency", "provider"
+        )
+        self._limited = counter("limit_refusals_total", "Requests refused by a caller's own limit.", "what")
+        self._replays = counter("idempotent_replays_total", "Requests answered from the record of an earlier one.")
         self._outcomes = counter("upstream_outcomes_total", "Attempts by how they ended.", "provider", "outcome")
         self._attempt_seconds = histogram("attempt_duration_seconds", "One attempt on one account.", _LONG, "provider")
         self._points = counter("points_spent_total", "Points told as spent.", "provider")
@@ -130,6 +139,12 @@ class Metrics:
         self._pool_points = gauge("pool_points", "Points left in the pool.", "mostrecent", "provider")
         self._inflight = gauge("inflight", "Requests holding a slot.", "livesum")
         self._waiting = gauge("waiting", "Requests queueing for a slot.", "livesum")
+        self._unshipped = gauge("ledger_waiting", "Records that are not in the database yet.", "livesum")
+        self._oldest = gauge("ledger_oldest_seconds", "Age of the oldest of them.", "livemax")
+        self._orphans = counter("orphans_total", "Attempts whose end nobody saw.")
+        self._drift = counter(
+            "ledger_drift_points_total", "Points by which our rows and upstreams' figures differ.", "provider", "kind"
+        )
         self._transitions = counter(
             "account_transitions_total", "Changes of an account's state.", "provider", "old", "new", "cause"
         )
@@ -146,6 +161,8 @@ class Metrics:
         self._model = _Bounded(1_000)
         self._code = _Bounded(200)
         self._duty = _Bounded(100)
+        self._currency = _Bounded(50)
+        self._orphans_told = 0
         self._shown: set[tuple[str, str]] = set()
         self._listeners: dict[type[Any], Callable[[Any], None]] = {
             RequestFinished: self._on_request,
@@ -153,6 +170,8 @@ class Metrics:
             WaitFinished: lambda record: self._waits(record.result).observe(record.seconds),
             AccountChanged: self._on_account,
             PoolSnapshot: self._on_pool,
+            LedgerSnapshot: self._on_ledger,
+            LedgerDrift: lambda record: self._drift(self._provider(record.provider), record.kind).inc(record.points),
             GrantsChanged: lambda record: self._grants("more" if record.new > record.old else "fewer").inc(),
             LeaseLost: lambda record: self._lost().inc(record.slots),
             DutyFinished: lambda record: self._duties(self._duty(record.name), _flag(record.ok)).inc(),
@@ -189,10 +208,26 @@ class Metrics:
             self._disconnects(route).inc()
         if record.attempts > 1:
             self._failovers(provider).inc(record.attempts - 1)
-        if record.prompt_tokens:
-            self._tokens("prompt").inc(record.prompt_tokens)
-        if record.completion_tokens:
-            self._tokens("completion").inc(record.completion_tokens)
+        if record.limited_by is not None:
+            self._limited(self._code(record.limited_by)).inc()
+        if record.replayed:
+            # Told and paid once, by the request that was made first.
+            self._replays().inc()
+            return
+        tokens = (
+            ("prompt", record.prompt_tokens),
+            ("completion", record.completion_tokens),
+            ("cached", record.cached_tokens),
+        )
+        for kind, count in tokens:
+            if count:
+                self._tokens(provider, kind).inc(count)
+        if record.unit is not None:
+            currency = self._currency(record.unit)
+            for family, amount in ((self._raw, record.raw_cost), (self._billed, record.billed_cost)):
+                if amount:
+                    # A counter is a float; exact figures are the ledger's.
+                    family(currency, provider).inc(float(decimal_of(amount, record.unit)))
 
     def _on_attempt(self, record: AttemptFinished) -> None:
         provider = self._provider(record.provider)
@@ -220,6 +255,12 @@ class Metrics:
             self._pool_points(self._provider(provider)).set(record.points.get(provider, 0))
         self._inflight().set(record.inflight)
         self._waiting().set(record.waiting)
+
+    def _on_ledger(self, record: LedgerSnapshot) -> None:
+        self._unshipped().set(record.waiting)
+        self._oldest().set(record.oldest_seconds)
+        self._orphans().inc(max(0, record.orphans - self._orphans_told))
+        self._orphans_told = record.orphans
 
 
 def _flag(value: bool) -> str:

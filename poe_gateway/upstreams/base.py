@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
 from poe_gateway.chat.events import ChatEvent
 from poe_gateway.chat.request import ChatRequest
+from poe_gateway.metering.matching import BookEntry as BookEntry  # part of this interface
 from poe_gateway.pool.outcome import Failure
 from poe_gateway.routing.catalog import Model as Model  # part of this interface
 
@@ -92,6 +93,13 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, Any] = {}
 
 
+class Books(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream itself wrote down about an account: every entry from ``since`` on, in any order."""
+
+    since: datetime
+    entries: tuple[BookEntry, ...] = ()
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What the adapter can do, as data."""
 
@@ -102,6 +110,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     images: bool = False
     parameters: bool = False
     """Passes sampling parameters and tools on."""
+    books: bool = False
+    """Tells what every exchange cost, at least for some of its accounts: it is a ``Bookkeeper`` too."""
 
 
 class Upstream(Protocol):
@@ -148,6 +158,17 @@ class Upstream(Protocol):
 
     async def close(self) -> None:
         """Stop everything."""
+
+
+@runtime_checkable
+class Bookkeeper(Protocol):
+    """What an upstream with the capability ``books`` can do besides."""
+
+    async def read_books(self, account: AccountRef, since: datetime) -> Books | None:
+        """The upstream's entries, at best from ``since`` on; ``Books.since`` says how far back they are whole.
+
+        None: this account has no books (empty ones would mean that nothing was spent). Raises UpstreamFailure.
+        """
 
 
 def check_fields(fields: tuple[CredentialField, ...], credentials: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from poe_gateway.accounts.visits import Visitor
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.clock import Ids
+from poe_gateway.metering.changes import Changes
+from poe_gateway.metering.rows import Change
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.memory import MemoryAccounts, MemoryHub
@@ -83,13 +85,9 @@ class House:
         self.mock = MockUpstream(ids=self.ids)
         self.upstreams: dict[str, Any] = {"mock": self.mock, **(upstreams or {})}
         self.policy = policy or PoolPolicy()
-        self.changes: list[tuple[Account, Account]] = []
-        self.broker = Broker(
-            store=self.store,
-            policy=self.policy,
-            clock=self.clock,
-            changed=lambda old, new: self.changes.append((old, new)),
-        )
+        self.noted: list[Change] = []
+        self.changes = Changes(self.noted.append, self.clock)
+        self.broker = Broker(store=self.store, policy=self.policy, clock=self.clock)
         self.vault = vault or Vault((new_key(),))
         self.keychain = Keychain(self.book, self.vault, self.clock)
         self.catalog = Catalog()

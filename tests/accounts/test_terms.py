@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from msgspec.structs import asdict
 
 from poe_gateway.accounts.terms import AS_THEY_ARE, DEFAULTS, LABEL, MAX_LABELS, Terms, labels_of
 from poe_gateway.errors import InvalidRequest
+from poe_gateway.money import LARGEST
 from poe_gateway.pool.account import Account, Balance, Intent
 
 ACCOUNT = Account(
@@ -41,6 +43,12 @@ def given_terms() -> st.SearchStrategy[Terms]:
         labels=unset | st.sets(LABELS, max_size=MAX_LABELS).map(labels_of),
         keep_percent=unset | st.integers(0, 100),
         max_inflight=unset | st.none() | st.integers(1, 10_000),
+        vendor=unset | st.none() | st.just("Shop"),
+        batch=unset | st.none() | st.just("b 1"),
+        purchase_price=unset | st.none() | st.integers(0, LARGEST),
+        currency=unset | st.sampled_from(["USD", "EUR"]),
+        purchased_at=unset | st.none() | st.datetimes(timezones=st.just(UTC)),
+        expires_at=unset | st.none() | st.datetimes(timezones=st.just(UTC)),
     )
 
 
@@ -68,12 +76,23 @@ def test_the_defaults_are_those_of_a_new_account() -> None:
         *[("priority", -1_001), ("priority", 1_001), ("weight", 0), ("weight", 1_001), ("keep_percent", -1)],
         *[("keep_percent", 101), ("max_inflight", 0), ("max_inflight", 10_001)],
         *[("labels", ("b", "a")), ("labels", ("A",)), ("labels", ("a", "a"))],
+        *[("vendor", ""), ("vendor", " a"), ("batch", "a\nb"), ("batch", "x" * 101)],
+        *[("purchase_price", -1), ("purchase_price", LARGEST + 1), ("currency", "points"), ("currency", "usd")],
+        *[("purchased_at", datetime(2026, 5, 1)), ("expires_at", datetime(2026, 5, 1))],
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequest) as told:
         Terms(**{field: value})
     assert told.value.param == field
+
+
+def test_new_terms_in_words() -> None:
+    bought = Terms(
+        labels=("a", "b"), purchase_price=250_000_000, expires_at=datetime(2027, 5, 1, tzinfo=UTC), vendor=None
+    )
+    assert bought.in_words() == ("labels: a b, vendor: None, purchase_price: 2.5, expires_at: 2027-05-01T00:00+00:00")
+    assert AS_THEY_ARE.in_words() == ""
 
 
 def test_labels_are_kept_sorted_in_lower_case_and_once() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
-from poe_gateway.accounts.terms import MAX_LABELS, PRIORITY
+from poe_gateway.accounts.terms import MAX_LABELS, PRIORITY, Terms
+from poe_gateway.accounts.visits import AccountNotFound
+from poe_gateway.api.admin.audited import audited, differing
 from poe_gateway.api.admin.forms import POE, BulkForm, Label, PoeAccountForm, Status, TermsForm, TestForm, UpsertForm
 from poe_gateway.api.admin.views import AccountPage, AccountView, UpsertView, shown, shown_after_upsert
 from poe_gateway.api.deps import AdminRoute, Rooms, errors
+from poe_gateway.pool.account import Account
+from poe_gateway.pool.store import StoreUnavailable
 
 AccountId = Annotated[str, Path(max_length=64)]
 
@@ -45,7 +49,7 @@ class TestView(BaseModel):
     account: AccountView
 
 
-async def upsert(form: UpsertForm, rooms: Rooms) -> UpsertView:
+async def upsert(form: UpsertForm, request: Request, rooms: Rooms) -> UpsertView:
     """Store an account, or fresh credentials for it.
 
     Idempotent by provider and name (e-mail, in any case). The credentials are replaced as a whole, the account is
@@ -53,10 +57,40 @@ async def upsert(form: UpsertForm, rooms: Rooms) -> UpsertView:
     holds a credential.
     """
     if isinstance(form, PoeAccountForm):
-        account, created = await rooms.desk.upsert(POE, form.email, form.credentials(), terms=form.terms())
+        provider, name, credentials = POE, form.email, form.credentials()
     else:
-        account, created = await rooms.desk.upsert(form.provider, form.name, form.credentials, terms=form.terms())
+        provider, name, credentials = form.provider, form.name, form.credentials
+    before = await _stored(rooms, provider, name)
+    account, created = await rooms.desk.upsert(provider, name, credentials, terms=form.terms())
+    told = differing(before, _told(account), handed_in=sorted(credentials))
+    audited(
+        request,
+        "account.upsert",
+        f"account:{account.id}",
+        before=told["before"] if before else None,
+        after=told["after"],
+    )
     return shown_after_upsert(rooms.desk, account, created=created)
+
+
+async def _stored(rooms: Rooms, provider: str, name: str) -> dict[str, Any]:
+    """What an operator sets of the account that is about to be changed; empty: it is new."""
+    if not name.isprintable():
+        return {}  # such a name is refused
+    try:
+        return _told(await rooms.desk.find(provider, name.strip()))
+    except AccountNotFound:
+        return {}
+
+
+def _told(account: Account) -> dict[str, Any]:
+    """What an operator sets, for the audit chain."""
+    terms = {name: getattr(account, name) for name in Terms.__struct_fields__}
+    return {"provider": account.provider, "name": account.name, "intent": account.intent, **terms}
+
+
+def _health(account: Account) -> dict[str, Any]:
+    return {"state": account.health.state, "cause": account.health.cause}
 
 
 async def page(
@@ -94,47 +128,72 @@ async def one(account_id: AccountId, rooms: Rooms) -> AccountView:
     return shown(rooms.desk, await rooms.desk.get(account_id))
 
 
-async def patch(account_id: AccountId, form: TermsForm, rooms: Rooms) -> AccountView:
+async def patch(account_id: AccountId, form: TermsForm, request: Request, rooms: Rooms) -> AccountView:
     """Change priority, weight, labels or ceilings and nothing else. What is left out stays; null is the default.
 
     In force in every process within seconds; requests that run are not touched.
     """
-    return shown(rooms.desk, await rooms.desk.set_terms(account_id, form.terms()))
+    before = await rooms.desk.get(account_id)
+    account = await rooms.desk.set_terms(account_id, form.terms())
+    audited(request, "account.change", f"account:{account_id}", **differing(_told(before), _told(account)))
+    return shown(rooms.desk, account)
 
 
-async def patch_many(form: BulkForm, rooms: Rooms) -> BulkView:
+async def patch_many(form: BulkForm, request: Request, rooms: Rooms) -> BulkView:
     """The same for all accounts that fit a filter. With `dry_run` nothing changes and the answer tells what would.
 
     May be repeated: after a failure in the middle, what was changed stays changed.
     """
-    done = await rooms.desk.set_terms_of(form.filter.chosen(), form.set.terms(), dry_run=form.dry_run)
+    asked = {"filter": form.filter.model_dump(), "set": form.set.model_dump(exclude_unset=True)}
+    try:
+        done = await rooms.desk.set_terms_of(form.filter.chosen(), form.set.terms(), dry_run=form.dry_run)
+    except StoreUnavailable:
+        if not form.dry_run:  # some may be changed by now
+            audited(request, "account.change_many", "accounts", after={**asked, "finished": False})
+        raise
+    if not form.dry_run:
+        figures = {"matched": done.matched, "changed": done.changed, "ids": done.ids}
+        audited(request, "account.change_many", "accounts", after={**asked, **figures})
     return BulkView(dry_run=form.dry_run, matched=done.matched, changed=done.changed, ids=list(done.ids))
 
 
-async def delete(account_id: AccountId, rooms: Rooms) -> Deleted:
+async def delete(account_id: AccountId, request: Request, rooms: Rooms) -> Deleted:
     """Remove the account with its credentials and sessions. Running answers come to their end."""
+    before = await rooms.desk.get(account_id)
     await rooms.desk.delete(account_id)
+    audited(request, "account.delete", f"account:{account_id}", before=_told(before))
     return Deleted(id=account_id)
 
 
-async def pause(account_id: AccountId, rooms: Rooms) -> AccountView:
+async def pause(account_id: AccountId, request: Request, rooms: Rooms) -> AccountView:
     """No new requests on this account until it is resumed."""
-    return shown(rooms.desk, await rooms.desk.pause(account_id))
+    before = await rooms.desk.get(account_id)
+    account = await rooms.desk.pause(account_id)
+    audited(request, "account.pause", f"account:{account_id}", **differing(_told(before), _told(account)))
+    return shown(rooms.desk, account)
 
 
-async def resume(account_id: AccountId, rooms: Rooms) -> AccountView:
+async def resume(account_id: AccountId, request: Request, rooms: Rooms) -> AccountView:
     """End a pause. The account's health is what it is."""
-    return shown(rooms.desk, await rooms.desk.resume(account_id))
+    before = await rooms.desk.get(account_id)
+    account = await rooms.desk.resume(account_id)
+    audited(request, "account.resume", f"account:{account_id}", **differing(_told(before), _told(account)))
+    return shown(rooms.desk, account)
 
 
-async def clear_cooldown(account_id: AccountId, rooms: Rooms) -> AccountView:
+async def clear_cooldown(account_id: AccountId, request: Request, rooms: Rooms) -> AccountView:
     """Vouch for the account: rests, model blocks, invalidity and even a challenge end."""
-    return shown(rooms.desk, await rooms.desk.clear_cooldown(account_id))
+    before = await rooms.desk.get(account_id)
+    account = await rooms.desk.clear_cooldown(account_id)
+    audited(request, "account.clear_cooldown", f"account:{account_id}", **differing(_health(before), _health(account)))
+    return shown(rooms.desk, account)
 
 
-async def test(account_id: AccountId, rooms: Rooms, form: TestForm | None = None) -> TestView:
+async def test(account_id: AccountId, request: Request, rooms: Rooms, form: TestForm | None = None) -> TestView:
     """One real, cheap round trip that says what failed. A challenged account is contacted only with `force`."""
-    report = await rooms.desk.test(account_id, force=form is not None and form.force)
+    force = form is not None and form.force
+    report = await rooms.desk.test(account_id, force=force)
+    audited(request, "account.test", f"account:{account_id}", after={"force": force, "ok": report.ok})
     return TestView(
         ok=report.ok,
         step=report.step,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends, Path
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from poe_gateway.api.admin.audited import audited
 from poe_gateway.api.deps import AdminRoute, Gateway, errors, gateway
 from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.errors import InvalidRequest
@@ -37,17 +38,22 @@ class Flushed(BaseModel):
     dropped: int
 
 
-async def flush_account(account_id: Annotated[str, Path(max_length=64)], rooms: Sessions) -> Flushed:
+async def flush_account(account_id: Annotated[str, Path(max_length=64)], request: Request, rooms: Sessions) -> Flushed:
     """Let every session of the account choose anew."""
     await rooms.desk.get(account_id)
-    return Flushed(dropped=await rooms.sessions.flush(account_id))
+    dropped = await rooms.sessions.flush(account_id)
+    audited(request, "sessions.flush", f"account:{account_id}", after={"dropped": dropped})
+    return Flushed(dropped=dropped)
 
 
-async def flush(form: SessionsFlushForm, rooms: Sessions) -> Flushed:
+async def flush(form: SessionsFlushForm, request: Request, rooms: Sessions) -> Flushed:
     """Let the sessions of one account, or all sessions, choose anew. Sessions of a deleted account, too."""
     if (form.account_id is None) != form.all:
         raise InvalidRequest("Give either 'account_id' or 'all': true.", param="account_id")
-    return Flushed(dropped=await rooms.sessions.flush(form.account_id))
+    dropped = await rooms.sessions.flush(form.account_id)
+    target = "sessions" if form.account_id is None else f"account:{form.account_id}"
+    audited(request, "sessions.flush", target, after={"dropped": dropped})
+    return Flushed(dropped=dropped)
 
 
 def router() -> APIRouter:

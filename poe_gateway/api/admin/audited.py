@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import Request
@@ -16,8 +17,8 @@ def audited(
     action: str,
     target: str,
     *,
-    before: dict[str, Any] | None = None,
-    after: dict[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
 ) -> None:
     """A change has happened. ``before`` and ``after``: plain values of what changed, never a secret.
 
@@ -34,3 +35,12 @@ def audited(
         address=client.host if client is not None else None,
         request_id=request.scope.get("state", {}).get("request_id"),
     )
+
+
+def differing(before: Mapping[str, Any], after: Mapping[str, Any], **also: Any) -> dict[str, dict[str, Any]]:
+    """Both sides reduced to what differs, as arguments of ``audited``; ``also`` stands on the later side anyway."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {
+        "before": {name: before.get(name) for name in names},
+        "after": {**{name: after.get(name) for name in names}, **also},
+    }

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, SecretStr, StringConstraints, Tag
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    Tag,
+)
 
 from poe_gateway.accounts.bulk import AccountFilter
 from poe_gateway.accounts.terms import DEFAULTS, KEEP_PERCENT, MAX_INFLIGHT, MAX_LABELS, PRIORITY, WEIGHT, Terms
 from poe_gateway.api.deps import FORM
-from poe_gateway.auth.keys import DEFAULTS as KEY_DEFAULTS
-from poe_gateway.auth.keys import KeyTerms
+from poe_gateway.money import amount_of
 from poe_gateway.pool.account import State
 
 POE = "poe_web"
@@ -29,8 +39,22 @@ Label = Annotated[
 ]
 Labels = Annotated[frozenset[Label], Field(max_length=MAX_LABELS)]
 Status = Literal["active", "cooldown", "depleted", "invalid", "paused"]
+DecimalText = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9]{1,10}(\.[0-9]{1,8})?$")]
+Currency = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, pattern=r"^[A-Za-z]{3}$")]
+Note = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 KeyName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
 Provider = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+def _utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("out of range") from None
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+"""ISO 8601 with its offset."""
 
 
 class _Form(BaseModel):
@@ -59,10 +83,23 @@ class TermsForm(_Form):
     labels: Labels | None = Field(default=None, description="words by which keys choose accounts; replaced as a whole")
     keep_percent: int | None = _bounded(KEEP_PERCENT, "part of the points kept for the owner; default 0")
     max_inflight: int | None = _bounded(MAX_INFLIGHT, "requests at a time; null for the pool's default")
+    vendor: Note | None = Field(default=None, description="where the account was bought")
+    batch: Note | None = Field(default=None, description="with which others it was bought")
+    purchase_price: DecimalText | None = Field(
+        default=None, description="what it cost, as a decimal number in text", examples=["2.50"]
+    )
+    currency: Currency | None = Field(default=None, description="of the price; default USD")
+    purchased_at: Moment | None = Field(default=None, description="ISO 8601 with its offset")
+    expires_at: Moment | None = Field(
+        default=None, description="the account's own end; beyond it the account is reported, not switched off"
+    )
 
     def terms(self) -> Terms:
         """What was given."""
-        return Terms(**_merged(self, TermsForm.model_fields, DEFAULTS))
+        given = _merged(self, TermsForm.model_fields, DEFAULTS)
+        if (price := given.get("purchase_price")) is not None:
+            given["purchase_price"] = amount_of(price, given.get("currency", "USD"))
+        return Terms(**given)
 
 
 class PoeAccountForm(TermsForm):
@@ -149,32 +186,3 @@ class TestForm(_Form):
     __test__ = False
 
     force: bool = Field(default=False, description="contact the account even if it met a bot challenge")
-
-
-class KeyTermsForm(_Form):
-    """In which order a key's requests are served, and by which accounts. What is left out stays as it is; null is the
-    default."""
-
-    priority: int | None = _bounded((-100, 100), "requests of a higher priority wait less; default 0")
-    weight: int | None = _bounded((1, 1_000), "turns in the queue against other keys of the priority; default 1")
-    providers: Annotated[frozenset[Provider], Field(max_length=16)] | None = Field(
-        default=None, description="only accounts of these providers; empty for all"
-    )
-    labels: Labels | None = Field(default=None, description="only accounts that carry all of these")
-    without: Labels | None = Field(default=None, description="only accounts that carry none of these")
-
-    def terms(self) -> KeyTerms:
-        """What was given."""
-        return KeyTerms(**_merged(self, type(self).model_fields, KEY_DEFAULTS))
-
-
-class KeyForm(KeyTermsForm):
-    """A new service key."""
-
-    name: KeyName
-
-
-class KeyPatchForm(KeyTermsForm):
-    """What changes of a service key."""
-
-    name: KeyName = Field(default_factory=str)

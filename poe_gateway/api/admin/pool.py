@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from poe_gateway.api.admin.audited import audited
 from poe_gateway.api.admin.forms import RefreshAllForm, RefreshForm
 from poe_gateway.api.admin.views import AccountView, shown
 from poe_gateway.api.deps import AdminRoute, Rooms, errors
@@ -87,21 +88,25 @@ async def summary(rooms: Rooms) -> SummaryView:
     )
 
 
-async def refresh_points(form: RefreshForm, rooms: Rooms) -> AccountView:
+async def refresh_points(form: RefreshForm, request: Request, rooms: Rooms) -> AccountView:
     """Measure one account's balance now, by `id` or by `email`. A challenged account is not contacted (409)."""
     if (form.id is None) == (form.email is None):
         raise InvalidRequest("Give either 'id' or 'email'.", param="email")
     account_id = form.id
     if account_id is None:
         account_id = (await rooms.desk.find(form.provider, form.email or "")).id
-    return shown(rooms.desk, await rooms.care.refresh(account_id))
+    account = await rooms.care.refresh(account_id)
+    audited(request, "account.refresh", f"account:{account_id}", after={"points": account.balance.points})
+    return shown(rooms.desk, account)
 
 
-async def refresh_all(rooms: Rooms, form: RefreshAllForm | None = None) -> RefreshAllView:
+async def refresh_all(request: Request, rooms: Rooms, form: RefreshAllForm | None = None) -> RefreshAllView:
     """Measure the balances of all accounts in the given states, challenged ones excepted."""
     form = form or RefreshAllForm()
     chosen = rooms.care.measurable(form.statuses)
     tally = await rooms.care.refresh_many(chosen, concurrency=form.concurrency)
+    figures = {"total": tally.total, "refreshed": tally.succeeded, "failed": len(tally.failures)}
+    audited(request, "account.refresh_all", "accounts", after={"statuses": form.statuses, **figures})
     return RefreshAllView(
         total=tally.total,
         refreshed=tally.succeeded,
@@ -111,9 +116,10 @@ async def refresh_all(rooms: Rooms, form: RefreshAllForm | None = None) -> Refre
     )
 
 
-async def reload_models(rooms: Rooms) -> ReloadView:
+async def reload_models(request: Request, rooms: Rooms) -> ReloadView:
     """Read the catalogues of all offers again."""
     report = await rooms.care.catalogues.reload()
+    audited(request, "models.reload", "models", after={"models": report.models, "errors": report.errors})
     return ReloadView(models=report.models, errors=report.errors)
 
 

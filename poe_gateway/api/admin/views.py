@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field
 
+from poe_gateway import money
 from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.pool.account import Account, Cause, Intent, ResetClock, Scope, State
 from poe_gateway.pool.policy import DailyReset
@@ -89,6 +90,12 @@ class AccountView(BaseModel):
     labels: list[str]
     keep_percent: int = Field(description="part of the points kept for the owner")
     max_inflight: int | None = Field(description="own limit; null means the pool's default")
+    vendor: str | None = Field(description="where the account was bought")
+    batch: str | None = Field(description="with which others it was bought")
+    purchase_price: str | None = Field(description="decimal number, of `currency`")
+    currency: str | None = Field(description="of the price; null without one")
+    purchased_at: datetime | None
+    expires_at: datetime | None = Field(description="the account's own end; nothing happens then by itself")
     reset_clock: ResetClockView | None
     offer: str = Field(description="accounts of one offer serve the same models")
     demo: bool
@@ -124,6 +131,7 @@ def shown_after_upsert(desk: AccountDesk, account: Account, *, created: bool) ->
 
 def _fields(desk: AccountDesk, account: Account) -> dict[str, Any]:
     health, balance, error = account.health, account.balance, account.last_error
+    price = account.purchase_price
     return {
         "id": account.id,
         "provider": account.provider,
@@ -170,6 +178,12 @@ def _fields(desk: AccountDesk, account: Account) -> dict[str, Any]:
         "labels": list(account.labels),
         "keep_percent": account.keep_percent,
         "max_inflight": account.max_inflight,
+        "vendor": account.vendor,
+        "batch": account.batch,
+        "purchase_price": None if price is None else money.shown(price, account.currency),
+        "currency": None if price is None else account.currency,
+        "purchased_at": account.purchased_at,
+        "expires_at": account.expires_at,
         "reset_clock": None if account.reset_clock is None else reset_clock_view(account.reset_clock, desk.reset),
         "offer": account.offer,
         "demo": account.demo,

@@ -16,9 +16,10 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from poe_gateway.api.asgi import Receive, Scope, Send, header
+from poe_gateway.api.asgi import Receive, Scope, Send, address_of, header
 from poe_gateway.api.callers import caller
 from poe_gateway.api.errors import Headers, render, sse_error
+from poe_gateway.api.limits import limit_headers
 from poe_gateway.api.sse import KeepAlive
 from poe_gateway.api.waiting import Waiting
 from poe_gateway.auth.keyring import KeyRing
@@ -124,7 +125,10 @@ class ChatCompletions:
                 if scope["method"] != "POST":
                     raise MethodNotAllowed("Use POST for this address.", headers={"Allow": "POST"})
                 told.principal = await caller(
-                    self._keyring, header(scope, b"authorization"), header(scope, b"x-api-key")
+                    self._keyring,
+                    header(scope, b"authorization"),
+                    header(scope, b"x-api-key"),
+                    address_of(scope),
                 )
                 request = parse(await self._body(scope, receive))
                 request = _with_timeout(request, header(scope, b"x-timeout"))
@@ -207,6 +211,8 @@ class ChatCompletions:
         headers.append((b"content-type", b"application/json"))
         headers.append((b"content-length", str(len(body)).encode()))
         headers.append((b"x-gateway-usage", b"estimated" if usage.estimated else b"upstream"))
+        if usage.billed_cost is not None and usage.currency is not None:
+            headers.append((b"x-gateway-cost", f"{usage.billed_cost} {usage.currency}".encode()))
         told.status = 200
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -355,6 +361,8 @@ def _headers(stream: ChatStream, request_id: str, line: Waiting) -> Headers:
     ]
     if attempt.session is not None:
         headers.append((b"x-gateway-session", attempt.session.encode()))
+    if stream.charge is not None and stream.charge.asks:
+        headers += limit_headers(stream.charge.standings())
     if attempt.lease.queued or line.first is not None:  # one that waited for its session's account may borrow another
         headers.append(_wait_header(attempt.lease.waited))
     return headers

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from poe_gateway.api.callers import caller
+from poe_gateway.auth.keys import Principal, allowed, may_use
 from poe_gateway.routing.catalog import Model
 
 
@@ -21,7 +22,7 @@ class ModelObject(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models that some account serves."""
+    """All models that some account serves and the key may use."""
 
     object: str = "list"
     data: list[ModelObject]
@@ -32,22 +33,26 @@ def _shape(model: Model) -> ModelObject:
 
 
 async def list_models(request: Request) -> ModelList:
-    """The models that the pool's accounts serve."""
-    gateway = await _admitted(request)
-    return ModelList(data=[_shape(model) for model in gateway.catalog.models(gateway.broker.offers())])
+    """The models that the pool's accounts serve and that the key may use."""
+    gateway, principal = await _admitted(request)
+    models = gateway.catalog.models(gateway.broker.offers())
+    return ModelList(data=[_shape(model) for model in models if may_use(principal, model.id)])
 
 
 async def get_model(request: Request, model_id: str) -> ModelObject:
     """One model by its name; names may hold slashes and are compared without regard to case."""
-    gateway = await _admitted(request)
-    return _shape(gateway.catalog.find(model_id, gateway.broker.offers()))
+    gateway, principal = await _admitted(request)
+    model = gateway.catalog.find(model_id, gateway.broker.offers())
+    allowed(principal, model.id)
+    return _shape(model)
 
 
-async def _admitted(request: Request) -> Any:
+async def _admitted(request: Request) -> tuple[Any, Principal]:
     gateway = request.app.state.gateway
-    headers = request.headers
-    await caller(gateway.keyring, headers.get("authorization"), headers.get("x-api-key"))
-    return gateway
+    headers, client = request.headers, request.client
+    address = client.host if client is not None else None
+    principal = await caller(gateway.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
+    return gateway, principal
 
 
 def router() -> APIRouter:

@@ -10,6 +10,7 @@ from poe_gateway.storage.schema import Index, create
 
 _COLLECTIONS = (
     "organisations", "buckets", "ledger", "spools", "price_rules", "idempotency", "traffic", "audit",
+    "former_accounts",
 )  # fmt: skip
 _INDEXES = (
     Index("service_keys", "previous", (("previous_hash", 1),), sparse=True),

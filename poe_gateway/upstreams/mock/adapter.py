@@ -90,7 +90,12 @@ class MockUpstream:
                 raise UpstreamFailure(*failed)
             prompt = sum(len(message.text) for message in request.messages)
             points = price if memory.plan.points is not None else None
-            yield Measured(prompt_tokens=tokens(prompt), completion_tokens=tokens(spoken), points=points)
+            yield Measured(
+                prompt_tokens=tokens(prompt),
+                completion_tokens=tokens(spoken),
+                points=points,
+                cost=memory.plan.cost,
+            )
             memory.answered += 1
         yield Finished("tool_calls" if "mock_tool" in request.metadata else "stop")
 

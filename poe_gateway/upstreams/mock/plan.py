@@ -80,6 +80,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     models: tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=200)], ...] = ()
     points: Count | None = None
     price: Count = 1
+    cost: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,12})?$")] | None = None
+    """Dollars per message, told as the upstream's own figure."""
     chunk_delay_ms: Count = 0
     max_concurrent: Annotated[int, msgspec.Meta(ge=1)] | None = None
     slow_pieces: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
@@ -103,6 +105,9 @@ FIELDS = (
     CredentialField(name="models", secret=False, kind=list, description="more model names, served like mock-1"),
     CredentialField(name="points", secret=False, kind=int, description="starting balance; makes the account metered"),
     CredentialField(name="price", secret=False, kind=int, description="points per message (1)"),
+    CredentialField(
+        name="cost", secret=False, description="dollars per message, decimal text, told with each answer"
+    ),
     CredentialField(name="chunk_delay_ms", secret=False, kind=int, description="pause between pieces, milliseconds"),
     CredentialField(name="max_concurrent", secret=False, kind=int, description="calls at once that are still served"),
     CredentialField(name="slow_pieces", secret=False, kind=int, description="pieces of a mock-slow answer (20)"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
+from datetime import datetime
 from typing import Any
 
 import aiohttp
@@ -18,8 +19,18 @@ from poe_gateway.chat.events import ChatEvent, Finished
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
 from poe_gateway.pool.outcome import AdapterDrift, Failure, NetworkFault, Rejected, Transient
-from poe_gateway.upstreams.base import AccountRef, Capabilities, Described, Fate, Model, Reading, UpstreamFailure
+from poe_gateway.upstreams.base import (
+    AccountRef,
+    Books,
+    Capabilities,
+    Described,
+    Fate,
+    Model,
+    Reading,
+    UpstreamFailure,
+)
 from poe_gateway.upstreams.openai_api.endpoint import FIELDS, PRESETS, Endpoint, read_endpoint
+from poe_gateway.upstreams.openai_api.history import History
 from poe_gateway.upstreams.openai_api.refusals import refusal, told_in_band
 from poe_gateway.upstreams.openai_api.sse import SSEParser, TooLong
 from poe_gateway.upstreams.openai_api.wire import Drift, InBandError, Reader, read_models, read_points, request_body
@@ -38,7 +49,7 @@ class OpenAIAPI:
     """
 
     name = "openai_api"
-    capabilities = Capabilities(balance=True, images=True, parameters=True)
+    capabilities = Capabilities(balance=True, images=True, parameters=True, books=True)
     credential_fields = FIELDS
 
     def __init__(
@@ -101,6 +112,20 @@ class OpenAIAPI:
             return Reading(points=read_points(body))
         except Drift as drift:
             raise UpstreamFailure(AdapterDrift(detail=str(drift))) from None
+
+    async def read_books(self, account: AccountRef, since: datetime) -> Books | None:
+        """Poe's usage history, newest first, page by page until ``since``; None for providers that keep none."""
+        endpoint = self._endpoint(account)
+        if endpoint.books_url is None:
+            return None
+        history = History(since)
+        while (query := history.next_page()) is not None:
+            body = await self._get(endpoint, f"{endpoint.books_url}?{query}")
+            try:
+                history.take(body)
+            except Drift as drift:
+                raise UpstreamFailure(AdapterDrift(detail=str(drift))) from None
+        return history.books()
 
     async def list_models(self, account: AccountRef) -> list[Model]:
         """The provider's models, or those of the allow-list that it has."""

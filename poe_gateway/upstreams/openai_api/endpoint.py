@@ -29,6 +29,9 @@ FIELDS = (
     CredentialField(name="http_referer", secret=False, description="sent as HTTP-Referer (OpenRouter's ranking)"),
     CredentialField(name="title", secret=False, description="sent as X-Title (OpenRouter's ranking)"),
     CredentialField(name="models", secret=False, kind=list, description="serve only these models of the provider"),
+    CredentialField(
+        name="books", secret=False, description="'poe': an address that tells its usage history as Poe's API does"
+    ),
 )
 
 _HEADERS = {"organization": "OpenAI-Organization", "http_referer": "HTTP-Referer", "title": "X-Title"}
@@ -45,6 +48,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     preset: str | None = None
     models: frozenset[str] | None = None
     """The allow-list, or None when every model of the provider is served."""
+    keeps_books: bool = False
 
     def __repr__(self) -> str:
         return f"Endpoint(offer={self.offer!r})"
@@ -63,6 +67,13 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         if self.preset != "poe":
             return None
         return f"{self.base.rpartition('/')[0]}/usage/current_balance"
+
+    @property
+    def books_url(self) -> str | None:
+        """Where the history of points can be read: beside the balance of Poe, or of an address said to be like it."""
+        if self.preset != "poe" and not self.keeps_books:
+            return None
+        return f"{self.base.rpartition('/')[0]}/usage/points_history"
 
     @property
     def check_url(self) -> str | None:
@@ -86,9 +97,17 @@ def read_endpoint(credentials: Mapping[str, Any], presets: Mapping[str, str] = P
         raise CredentialError("api_key", "'api_key' must be printable ASCII without spaces")
     headers = {"Authorization": f"Bearer {key}", "User-Agent": f"poe-gateway/{__version__}"}
     headers |= {header: clean[name] for name, header in _HEADERS.items() if name in clean}
+    if clean.get("books", "poe") != "poe":
+        raise CredentialError("books", "'books' must be 'poe'")
     models = _names(clean["models"]) if clean.get("models") else None
     return Endpoint(
-        base=base, headers=headers, offer=_offer(base, models), host=_host(base), preset=preset, models=models
+        base=base,
+        headers=headers,
+        offer=_offer(base, models),
+        host=_host(base),
+        preset=preset,
+        models=models,
+        keeps_books="books" in clean,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -24,6 +25,14 @@ _REASONS: Mapping[str, FinishReason] = {
     "safety": "content_filter",
     "refusal": "content_filter",
 }
+
+_EXACT = msgspec.json.Decoder(float_hook=str)
+"""Leaves numbers with a point as they are written: an amount of money never becomes a float."""
+_LONGEST_NUMBER = 40
+_DEAREST = 10**9
+"""Units of currency that one exchange may cost; more is no price."""
+_MOST = 2**53
+_LONGEST_ID = 200
 
 
 class Drift(ValueError):
@@ -56,6 +65,8 @@ class Reader:
         self.done = False
         """``[DONE]`` came."""
         self.usage: Measured | None = None
+        self.upstream_id: str | None = None
+        """The provider's name of the exchange."""
         self.understood = 0
         """Chunks that had the known shape."""
         self.spoke = False
@@ -91,12 +102,17 @@ class Reader:
             raise Drift("an event is not an object")
         if chunk.get("error"):
             raise InBandError(chunk["error"])
-        if isinstance(usage := chunk.get("usage"), dict):
-            self.usage = Measured(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        events: list[ChatEvent] = []
+        if self.upstream_id is None and (name := _name(chunk.get("id"))) is not None:
+            # Told at once: whoever leaves in mid-answer must be found in the provider's books too.
+            self.upstream_id = name
+            events.append(Measured(upstream_id=name))
+        if isinstance(chunk.get("usage"), dict):
+            self.usage = _usage(_EXACT.decode(data)["usage"], self.upstream_id)
         choices = chunk.get("choices")
         if isinstance(choices, list):
             self.understood += 1
-        return self._choice(choices)
+        return events + self._choice(choices)
 
     def _choice(self, choices: Any) -> list[ChatEvent]:
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -193,7 +209,47 @@ def _content(content: Any) -> Any:
     return "".join(part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str))
 
 
+def _usage(usage: dict[str, Any], upstream_id: str | None) -> Measured:
+    """``usage`` with its fractions as text."""
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    return Measured(
+        prompt_tokens=_count(usage.get("prompt_tokens")),
+        completion_tokens=_count(usage.get("completion_tokens")),
+        # DeepSeek counts the prompt in two parts, those found in its cache and the rest.
+        cached_tokens=_count(cached if cached is not None else usage.get("prompt_cache_hit_tokens")),
+        # OpenRouter's, in dollars.
+        cost=_amount(usage.get("cost")),
+        upstream_id=upstream_id,
+    )
+
+
+def _amount(value: Any) -> str | None:
+    """A price as it was written; None for what is none."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        return None
+    text = str(value).strip()
+    if len(text) > _LONGEST_NUMBER:
+        return None
+    number = _fraction(text)
+    return text if number is not None and 0 <= number <= _DEAREST else None
+
+
+def _name(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_ID and value.isprintable() else None
+
+
 def _count(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    if isinstance(value, str):  # from the exact decoder
+        value = _fraction(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not 0 <= value <= _MOST:
         return None
     return int(value)
+
+
+def _fraction(text: str) -> Decimal | None:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None

@@ -1,0 +1,381 @@
+"""``Idempotency-Key``: a hot route whose requests can be repeated without running again.
+
+A request with a key runs in a task of its own, which does not depend on its caller's connection: the caller has said
+that it will ask again. Its answer is recorded, and the caller and all who repeat the request meanwhile follow the
+recording, each at its own pace. A success is kept; a failure frees the key.
+
+Whoever did not cause the run is told so: ``idempotent-replayed: true``, with an ``x-request-id`` of its own and the
+run's one in ``x-gateway-original-request-id``. A repetition touches neither limits nor budgets nor the ledger: they
+belong to the inner route. Requests without the header go straight there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import MutableMapping
+from typing import Any, Literal
+
+from poe_gateway.api.asgi import HotRoute, Receive, Scope, Send, address_of, header
+from poe_gateway.api.callers import caller
+from poe_gateway.api.errors import Headers, render, sse_error
+from poe_gateway.auth.keyring import KeyRing
+from poe_gateway.auth.keys import Principal
+from poe_gateway.clock import Clock
+from poe_gateway.errors import Conflict, GatewayError, InvalidRequest, Unavailable
+from poe_gateway.idempotency.book import Answer, Book, Claim
+from poe_gateway.idempotency.recording import LIMIT, Follower, Recording
+from poe_gateway.idempotency.terms import BadKey, canonical, decoded, parse_key
+from poe_gateway.telemetry.events import Notice, RequestFinished
+from poe_gateway.telemetry.hub import Telemetry
+
+_HEADER = b"idempotency-key"
+_FIRST_LOOK, _LAST_LOOK = 0.05, 0.25
+"""Seconds between two looks whether a run of another process has ended."""
+_AGAIN = 2.0
+"""Seconds after which a caller should ask again for an answer that another process is still making."""
+_OF_ITS_MOMENT = (b"x-ratelimit-", b"x-request-id")
+"""Headers that say nothing about the answer itself and are not kept with it."""
+
+Message = MutableMapping[str, Any]
+
+
+class _Run:
+    """One request that has a key, from its first caller's words to its recorded answer."""
+
+    def __init__(self, claim: Claim, scope: Scope, body: bytes, limit: int) -> None:
+        self.claim = claim
+        self.scope = scope
+        self.body = body
+        self.recording = Recording(limit)
+        self.request_id = claim.request_id
+        """Of the run; of the earlier one when the answer comes from the store."""
+        self.begun = False
+        """The inner route was called."""
+        self._asked = False
+
+    async def receive(self) -> Message:
+        """The body, and then nothing any more: the run has no caller who could leave."""
+        if self._asked:
+            await asyncio.Event().wait()
+        self._asked = True
+        return {"type": "http.request", "body": self.body, "more_body": False}
+
+    async def record(self, message: Message) -> None:
+        """What the inner route sends."""
+        if message["type"] == "http.response.start":
+            self.recording.begin(message["status"], list(message.get("headers", ())))
+            return
+        await self.recording.add(message.get("body", b""))
+        if not message.get("more_body", False):
+            self.recording.end()
+
+    def fail(self, error: GatewayError) -> None:
+        """There is no (more) answer; nothing happens when it has ended already."""
+        self.recording.fail(error, sse_error(error))
+
+    def answer(self) -> Answer:
+        """The whole answer, as it is kept."""
+        recording = self.recording
+        return Answer(
+            request_id=self.request_id,
+            status=recording.status or 0,
+            headers=tuple(each for each in recording.headers if not each[0].startswith(_OF_ITS_MOMENT)),
+            pieces=recording.pieces(),
+        )
+
+
+class _Told:
+    """What is known of one caller's part, for telemetry."""
+
+    def __init__(self) -> None:
+        self.status = 499
+        self.principal: Principal | None = None
+        self.model: str | None = None
+        self.error: GatewayError | None = None
+        self.streamed = False
+        self.replayed = False
+        self.silent = False
+        """The inner route tells of it."""
+
+
+class Idempotent:
+    """The hot route around another one. One instance per process and inner route.
+
+    ``name``: the route's template. ``streams`` ``reject``: a stream with a key is refused. ``patience``: seconds that a
+    repetition waits for the beginning of an answer that others are making, where ``X-Timeout`` says nothing.
+    ``limit``: bytes of an answer that can be repeated.
+    """
+
+    def __init__(
+        self,
+        route: HotRoute,
+        *,
+        book: Book,
+        keyring: KeyRing,
+        clock: Clock,
+        max_body: int,
+        streams: Literal["replay", "reject"],
+        telemetry: Telemetry,
+        name: str = "/v1/chat/completions",
+        patience: float = 330.0,
+        limit: int = LIMIT,
+    ) -> None:
+        self._route = route
+        self._book = book
+        self._keyring = keyring
+        self._clock = clock
+        self._max_body = max_body
+        self._streams = streams
+        self._telemetry = telemetry
+        self._name = name
+        self._patience = patience
+        self._limit = limit
+        self._runs: dict[tuple[str, str], _Run] = {}
+        """By the claim's id and digest: whether another digest is wrong is for the store to say."""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        given = [value for name, value in scope["headers"] if name == _HEADER]
+        if not given or scope["method"] != "POST":
+            await self._route(scope, receive, send, request_id)
+            return
+        started, told = self._clock.monotonic(), _Told()
+        try:
+            await self._answer(given, scope, receive, send, request_id, told)
+        except GatewayError as error:
+            told.error = error
+            status, headers, body = render(error)
+            told.status = status
+            headers.append((b"x-request-id", request_id.encode()))
+            if told.replayed:
+                headers.append((b"idempotent-replayed", b"true"))
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        finally:
+            if not told.silent:
+                self._tell(request_id, told, self._clock.monotonic() - started)
+
+    async def _answer(
+        self, given: list[bytes], scope: Scope, receive: Receive, send: Send, request_id: str, told: _Told
+    ) -> None:
+        principal = told.principal = await caller(
+            self._keyring, header(scope, b"authorization"), header(scope, b"x-api-key"), address_of(scope)
+        )
+        key = _key(given)
+        read = await _Body.read(scope, receive, self._max_body)
+        raw = read.whole
+        body = decoded(raw) if raw is not None else None
+        if raw is None or body is None:  # the route refuses it, and nothing is kept
+            told.silent = True
+            await self._route(scope, read.again, send, request_id)
+            return
+        model, streamed = body.get("model"), body.get("stream")
+        told.model = model if isinstance(model, str) else None
+        told.streamed = streamed is True
+        if streamed and self._streams == "reject":
+            raise InvalidRequest(
+                "Idempotency is not supported with streaming", code="idempotency_not_supported", param="stream"
+            )
+        claim = self._book.claim_of(principal.key_id, key, self._name, canonical(body, raw), request_id)
+        run = self._runs.get((claim.id, claim.digest))
+        first = run is None or not run.recording.joinable
+        if run is None or first:
+            run = self._start(_Run(claim, scope, raw, self._limit))
+        follower = run.recording.join()
+        try:
+            await self._follow(run, follower, send, request_id, told, first=first, patience=self._patient(scope))
+        finally:
+            told.silent = first and run.begun
+            follower.close()
+
+    # The run.
+
+    def _start(self, run: _Run) -> _Run:
+        self._runs[run.claim.id, run.claim.digest] = run
+        task = asyncio.create_task(self._until_answered(run), name="idempotent run")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return run
+
+    async def _until_answered(self, run: _Run) -> None:
+        """Run the request, or have its answer from whoever runs it."""
+        try:
+            if await self._ours(run):
+                async with self._book.held(run.claim):
+                    await self._walk(run)
+        except GatewayError as error:
+            run.fail(error)
+        except Exception as error:  # noqa: BLE001 - the last resort: told to the callers and to the operator
+            self._unforeseen(run, error)
+        finally:
+            run.fail(_draining())  # unless it has ended: the task was cancelled
+            place = run.claim.id, run.claim.digest
+            if self._runs.get(place) is run:
+                del self._runs[place]
+
+    async def _ours(self, run: _Run) -> bool:
+        """Whether the request is ours to run; otherwise the recording holds its answer, or nobody waits any more."""
+        pause = _FIRST_LOOK
+        while True:
+            found = await self._book.claim(run.claim)
+            if found == "ours":
+                return True
+            if isinstance(found, Answer):
+                run.request_id = found.request_id
+                run.recording.fill(found.status, list(found.headers), found.pieces)
+                return False
+            if run.recording.deserted:
+                return False
+            await asyncio.sleep(pause)
+            pause = min(_LAST_LOOK, pause * 1.5)
+
+    async def _walk(self, run: _Run) -> None:
+        """Let the inner route answer into the recording; keep a success, free the key after a failure."""
+        recording = run.recording
+        run.begun = True
+        recording.tell()
+        try:
+            await self._route(run.scope, run.receive, run.record, run.claim.request_id)
+            run.fail(GatewayError())  # unless it has ended
+        except asyncio.CancelledError:
+            run.fail(_draining())
+            await self._book.free(run.claim)
+            raise
+        except Exception as error:  # noqa: BLE001 - the last resort: told to the callers and to the operator
+            self._unforeseen(run, error)
+        if not recording.good:
+            await self._book.free(run.claim)
+        elif recording.overflown:
+            self._notice("warning", "an answer is too large to be repeated; its Idempotency-Key is free again", run)
+            await self._book.free(run.claim)
+        elif not await self._book.keep(run.claim, run.answer()):
+            self._notice("error", "an answer could not be kept; a repetition with its Idempotency-Key runs again", run)
+
+    async def drain(self, seconds: float = 10.0) -> None:
+        """Let what runs come to its end, for at most so long; then it is broken off like any other request."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(set(self._tasks), timeout=3.0)
+
+    # Its callers.
+
+    async def _follow(
+        self, run: _Run, follower: Follower, send: Send, request_id: str, told: _Told, *, first: bool, patience: float
+    ) -> None:
+        recording = run.recording
+        try:
+            async with asyncio.timeout(patience):
+                await recording.until(lambda: recording.status is not None or (first and run.begun))
+        except TimeoutError:
+            raise Conflict(
+                "The first request with this Idempotency-Key is still running. Ask again for its answer.",
+                code="idempotency_in_progress",
+                retry_after=_AGAIN,
+            ) from None
+        await recording.until(lambda: recording.status is not None)
+        told.replayed = not (first and run.begun) and (run.begun or recording.status is not None)
+        if recording.status is None:
+            raise recording.error or GatewayError()
+        headers = recording.headers if not told.replayed else _replayed(recording.headers, request_id, run.request_id)
+        told.status = recording.status
+        await send({"type": "http.response.start", "status": recording.status, "headers": headers})
+        while True:
+            piece, more = await follower.next()
+            if not more and not recording.whole:
+                return  # broken off: the server closes the connection
+            await send({"type": "http.response.body", "body": piece, "more_body": more})
+            if not more:
+                return
+            follower.taken()
+
+    def _patient(self, scope: Scope) -> float:
+        """Seconds that a caller waits for others to begin their answer."""
+        try:
+            seconds = float(header(scope, b"x-timeout") or 0)
+        except ValueError:
+            return self._patience
+        return seconds if 0 < seconds < 86_400 else self._patience
+
+    def _unforeseen(self, run: _Run, error: Exception) -> None:
+        self._notice("error", "a request failed in an unforeseen way", run, error=type(error).__name__)
+        run.fail(GatewayError())
+
+    def _notice(self, level: Literal["warning", "error"], message: str, run: _Run, **fields: str) -> None:
+        told = {"request_id": run.claim.request_id, "path": self._name, **fields}
+        self._telemetry.emit(Notice(level=level, message=message, fields=told))
+
+    def _tell(self, request_id: str, told: _Told, seconds: float) -> None:
+        principal = told.principal
+        self._telemetry.emit(
+            RequestFinished(
+                request_id=request_id,
+                route=self._name,
+                status=told.status,
+                seconds=seconds,
+                key_id=principal.key_id if principal is not None else None,
+                key_name=principal.name if principal is not None else None,
+                model=told.model,
+                stream=told.streamed,
+                error_code=told.error.code if told.error is not None else None,
+                replayed=told.replayed,
+            )
+        )
+
+
+class _Body:
+    """A request's body as far as it was read; ``whole`` is None when it is too large, or its caller left."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.whole: bytes | None = None
+        self._read: list[Message] = []
+        self._receive = receive
+
+    @classmethod
+    async def read(cls, scope: Scope, receive: Receive, limit: int) -> _Body:
+        """Read up to ``limit`` bytes."""
+        body = cls(receive)
+        length = header(scope, b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
+            return body
+        raw = bytearray()
+        while len(raw) <= limit:
+            message = await receive()
+            body._read.append(message)
+            if message["type"] == "http.disconnect":
+                return body
+            raw += message.get("body", b"")
+            if not message.get("more_body", False):
+                body.whole = bytes(raw) if len(raw) <= limit else None
+                return body
+        return body
+
+    async def again(self) -> Message:
+        """What was read, message by message, and then what comes."""
+        return self._read.pop(0) if self._read else await self._receive()
+
+
+def _draining() -> Unavailable:
+    return Unavailable("The gateway is shutting down.", code="draining", retry_after=1)
+
+
+def _key(given: list[bytes]) -> str:
+    if len(set(given)) > 1:
+        raise InvalidRequest("'Idempotency-Key' was given twice.", param="Idempotency-Key")
+    try:
+        return parse_key(given[0].decode("latin-1"))
+    except BadKey as error:
+        raise InvalidRequest(str(error), param="Idempotency-Key") from None
+
+
+def _replayed(headers: Headers, request_id: str, original: str) -> Headers:
+    """The answer's headers for somebody who did not cause it."""
+    kept = [each for each in headers if each[0] != b"x-request-id"]
+    return [
+        *kept,
+        (b"x-request-id", request_id.encode()),
+        (b"x-gateway-original-request-id", original.encode()),
+        (b"idempotent-replayed", b"true"),
+    ]

@@ -1,0 +1,52 @@
+"""Short runs of the proofs; the long one of the budget is ``python -m tests.money``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.money.budget import Plan, run
+from tests.money.house import House
+from tests.money.site import MODEL
+
+pytestmark = pytest.mark.slow
+
+
+async def test_no_budget_is_passed_and_none_leaks_while_gateways_are_killed(
+    tmp_path: Path, mongo_uri: str, db_name: str
+) -> None:
+    rounds = await run(Plan(rounds=2, calls=300), tmp_path, mongo_uri, db_name)
+    assert [each.wrong for each in rounds] == [[], []]
+    assert all(each.answered > 0 and each.refused.get("budget_exceeded", 0) > 0 for each in rounds), rounds
+    assert sum(each.kills for each in rounds) == 4
+
+
+async def test_a_limit_of_a_thousand_lets_a_thousand_through_over_four_processes(
+    tmp_path: Path, mongo_uri: str, db_name: str
+) -> None:
+    async with House(tmp_path, mongo_uri, db_name) as house:
+        _, text = await house.key("limited", limits={"requests_hour": 1000})
+        told: Counter[int] = Counter()
+        headers = {"Authorization": f"Bearer {text}"}
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(headers=headers, limits=limits, trust_env=False, timeout=60) as client:
+
+            async def call(number: int) -> None:
+                # Uneven on purpose: half of all go to one gateway.
+                gateway = house.gateways[0 if number % 2 else number % len(house.gateways)]
+                body = {"model": MODEL, "messages": [{"role": "user", "content": f"[[tab:limit]] {number}"}]}
+                answer = await client.post(f"{gateway.base_url}/v1/chat/completions", json=body)
+                told[answer.status_code] += 1
+                if answer.status_code == 429:
+                    assert answer.json()["error"]["code"] == "rate_limit_exceeded"
+                    assert 1 <= int(answer.headers["retry-after"]) <= 3600
+                else:
+                    assert answer.status_code == 200, answer.text
+
+            await asyncio.gather(*(call(number) for number in range(1600)))
+        assert told == {200: 1000, 429: 600}
+        assert (await house.figures())["calls"]["limit"] == 1000
