@@ -20,6 +20,8 @@ from poe_gateway.accounts.visits import Visitor
 from poe_gateway.api.admin import router as admin_router
 from poe_gateway.api.application import Lifespan, create_app
 from poe_gateway.api.asgi import Front, StartFailed
+from poe_gateway.api.idempotent import Idempotent
+from poe_gateway.api.traffic import TrafficNotes
 from poe_gateway.api.v1.chat import ROUTE as CHAT_ROUTE
 from poe_gateway.api.v1.chat import ChatCompletions
 from poe_gateway.auth.keyring import KeyRing
@@ -31,6 +33,7 @@ from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.explain.decisions import DecisionLog
 from poe_gateway.explain.history import HistoryLog
 from poe_gateway.explain.witness import Witness
+from poe_gateway.idempotency.book import Book
 from poe_gateway.limits.limiter import Limiter
 from poe_gateway.limits.terms import Rates, Scope
 from poe_gateway.limits.windows import Windows
@@ -46,7 +49,8 @@ from poe_gateway.pool.forecast import Forecast, forecast
 from poe_gateway.pool.keeper import Keeper
 from poe_gateway.pool.policy import DailyReset, PoolPolicy, Strategy
 from poe_gateway.pool.pricebook import PriceBook
-from poe_gateway.pool.store import Changes, StoreUnavailable
+from poe_gateway.pool.store import Changes as AccountChanges
+from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.pool.usage import ewma
 from poe_gateway.routing.catalog import Catalog
 from poe_gateway.scheduler.leadership import Leadership
@@ -76,6 +80,7 @@ from poe_gateway.storage.duties import MongoDuties
 from poe_gateway.storage.embedded import EmbeddedMongo, MongoUnavailable, ensure_mongod
 from poe_gateway.storage.grants import MongoGrants
 from poe_gateway.storage.history import MongoHistory
+from poe_gateway.storage.idempotency import MongoAnswers
 from poe_gateway.storage.keys import MongoKeys
 from poe_gateway.storage.leases import MongoLeases
 from poe_gateway.storage.ledger import MongoLedger
@@ -93,6 +98,7 @@ from poe_gateway.telemetry.events import (
     Alert,
     GrantsChanged,
     LeaseLost,
+    LedgerSnapshot,
     LoopLag,
     Notice,
     WaitFinished,
@@ -122,6 +128,8 @@ _OPERATORS = (BadMongoUri, MigrationStuck, MongoUnavailable, SchemaTooNew, Store
 """Failures of a start that are the operator's to put right; their messages say how."""
 _FETCH_NEXT = 0.05
 _FETCH_PAUSE = 1.0
+_SNAPSHOT = 5.0
+"""Seconds between two snapshots of the ledger for the metrics."""
 
 
 def pool_policy(settings: Settings) -> PoolPolicy:
@@ -158,6 +166,8 @@ class Gateway:
         self.telemetry.add(self._metrics)
         self._tasks: set[asyncio.Task[None]] = set()
         self._mongod: EmbeddedMongo | None = None
+        self._ledger_told = float("-inf")
+        self.idempotent: Idempotent | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
         _register_secrets(settings)
 
@@ -333,6 +343,13 @@ class Gateway:
         )
         self.ledger.on_trouble = self._trouble
         await self.ledger.start()
+        self.repetitions = Book(
+            store=MongoAnswers(db),
+            vault=vault,
+            pepper=pepper,
+            process=self.ledger.process,
+            ttl=settings.idempotency.ttl_seconds,
+        )
         self.changes = Changes(self.ledger.note, clock)
         self.limiter = Limiter(
             store=self.buckets,
@@ -343,7 +360,7 @@ class Gateway:
         self.reports = MongoReports(db, settings.money.budget_zone)
         self.unpriced = settings.money.unpriced
         self.windows = Windows(ZoneInfo(settings.money.budget_zone))
-        self.pricelist = PriceList(MongoPriceRules(db, clock), clock, ids)
+        self.pricelist = PriceList(MongoPriceRules(db, clock), clock)
         await self.pricelist.load()
         self.keyring = KeyRing(
             store=MongoKeys(db, clock),
@@ -376,7 +393,6 @@ class Gateway:
             points=self.prices,
             clock=clock,
             unpriced=settings.money.unpriced,
-            refused=self._limited,
             trouble=self._trouble,
         )
         self._keep_running("ledger", self.ledger.run)
@@ -458,8 +474,28 @@ class Gateway:
             ids=self.ids,
             max_body=self.settings.serve.max_body_bytes,
             notice_after=self.settings.pool.queue_notice_seconds,
+            traffic=self._traffic_notes(),
         )
-        return {CHAT_ROUTE: chat, CHAT_ROUTE.removeprefix("/v1"): chat}
+        # One for both paths: twins over the two of them join as well.
+        self.idempotent = Idempotent(
+            chat,
+            name=CHAT_ROUTE,
+            book=self.repetitions,
+            keyring=self.keyring,
+            clock=self.clock,
+            telemetry=self.telemetry,
+            max_body=self.settings.serve.max_body_bytes,
+            streams=self.settings.idempotency.streams,
+            patience=self.settings.pool.acquire_timeout_seconds + self.settings.serve.request_timeout_seconds,
+        )
+        return {CHAT_ROUTE: self.idempotent, CHAT_ROUTE.removeprefix("/v1"): self.idempotent}
+
+    def _traffic_notes(self) -> TrafficNotes | None:
+        if not self.settings.audit.traffic_days:
+            return None
+        return TrafficNotes(
+            shape=self.shape, note=self.ledger.note, seal=self.traffic.seal, clock=self.clock, trouble=self._trouble
+        )
 
     def exposition(self) -> tuple[bytes, str]:
         """Prometheus metrics over all processes."""
@@ -521,7 +557,7 @@ class Gateway:
             except StoreUnavailable:
                 await asyncio.sleep(_FOLLOW)
 
-    async def _take_over(self, changes: Changes) -> None:
+    async def _take_over(self, changes: AccountChanges) -> None:
         """Changed and removed accounts come into force here."""
         limits = any(
             (known := self.broker.account(account.id)) is not None and known.max_inflight != account.max_inflight
@@ -559,7 +595,19 @@ class Gateway:
             await asyncio.sleep(_TICK)
             self.telemetry.emit(LoopLag(seconds=max(0.0, self.clock.monotonic() - before - _TICK)))
             self.broker.tick()
+            self._tell_ledger()
             self.broker.price_rungs(self.prices.rungs(self.broker.policy.depleted_threshold))
+
+    def _tell_ledger(self) -> None:
+        now = self.clock.monotonic()
+        if now - self._ledger_told >= _SNAPSHOT:
+            self._ledger_told = now
+            state = self.ledger.state()
+            self.telemetry.emit(
+                LedgerSnapshot(
+                    waiting=state.waiting, oldest_seconds=state.oldest, open=state.open, orphans=state.orphans
+                )
+            )
 
     def _account_changed(self, old: Account, new: Account) -> None:
         self.witness.changed(old, new)
@@ -613,9 +661,22 @@ class Gateway:
             self.changes.record("account.upsert", f"account:{account.id}", after=made, actor="settings")
         await self.care.catalogues.load(account.offer)
 
+    async def _close_books(self) -> None:
+        """Everything is written and given back, as far as the database is there; else the next process does it."""
+        try:
+            async with asyncio.timeout(5.0):
+                await self.limiter.leave()
+        except (StoreUnavailable, TimeoutError):
+            pass  # the slices go with the spool
+        if not await self.ledger.leave():
+            message = "the ledger could not be shipped to its end; the next process on this data folder does it"
+            self.telemetry.emit(Notice(level="warning", message=message))
+
     async def close(self) -> None:
         """Stop everything, in the opposite order; slots and news are handed over."""
         self.draining = True
+        if self.idempotent is not None:
+            await self.idempotent.drain()
         running = set(self._tasks)
         while running:  # the driver may lose a cancellation, see ``storage.client``
             for task in running:
@@ -632,6 +693,8 @@ class Gateway:
             except TimeoutError:
                 self.telemetry.emit(Notice(level="error", message="news about accounts could not be stored"))
             await self.keeper.leave()
+        if hasattr(self, "limiter"):
+            await self._close_books()
         for closer in reversed(self._closers):
             await closer()
         self._closers.clear()

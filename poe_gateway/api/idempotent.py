@@ -33,6 +33,8 @@ _FIRST_LOOK, _LAST_LOOK = 0.05, 0.25
 """Seconds between two looks whether a run of another process has ended."""
 _AGAIN = 2.0
 """Seconds after which a caller should ask again for an answer that another process is still making."""
+_SOON = 1.0
+"""Seconds that a refusal waits for its key to be free, when the database is slow."""
 _OF_ITS_MOMENT = (b"x-ratelimit-", b"x-request-id")
 """Headers that say nothing about the answer itself and are not kept with it."""
 
@@ -52,6 +54,7 @@ class _Run:
         self.begun = False
         """The inner route was called."""
         self._asked = False
+        self._refusal: tuple[int, Headers, list[bytes]] | None = None
 
     async def receive(self) -> Message:
         """The body, and then nothing any more: the run has no caller who could leave."""
@@ -61,13 +64,25 @@ class _Run:
         return {"type": "http.request", "body": self.body, "more_body": False}
 
     async def record(self, message: Message) -> None:
-        """What the inner route sends."""
+        """What the inner route sends. A refusal is held back until ``refuse``."""
         if message["type"] == "http.response.start":
-            self.recording.begin(message["status"], list(message.get("headers", ())))
+            status, headers = message["status"], list(message.get("headers", ()))
+            if 200 <= status < 300:
+                self.recording.begin(status, headers)
+            else:
+                self._refusal = status, headers, []
+            return
+        if self._refusal is not None:
+            self._refusal[2].append(message.get("body", b""))
             return
         await self.recording.add(message.get("body", b""))
         if not message.get("more_body", False):
             self.recording.end()
+
+    def refuse(self) -> None:
+        """Let the route's refusal out, if there is one."""
+        if self._refusal is not None and not self.recording.ended:
+            self.recording.fill(*self._refusal)
 
     def fail(self, error: GatewayError) -> None:
         """There is no (more) answer; nothing happens when it has ended already."""
@@ -236,7 +251,6 @@ class Idempotent:
         recording.tell()
         try:
             await self._route(run.scope, run.receive, run.record, run.claim.request_id)
-            run.fail(GatewayError())  # unless it has ended
         except asyncio.CancelledError:
             run.fail(_draining())
             await self._book.free(run.claim)
@@ -244,12 +258,20 @@ class Idempotent:
         except Exception as error:  # noqa: BLE001 - the last resort: told to the callers and to the operator
             self._unforeseen(run, error)
         if not recording.good:
-            await self._book.free(run.claim)
+            await self._refuse(run)
         elif recording.overflown:
             self._notice("warning", "an answer is too large to be repeated; its Idempotency-Key is free again", run)
             await self._book.free(run.claim)
         elif not await self._book.keep(run.claim, run.answer()):
             self._notice("error", "an answer could not be kept; a repetition with its Idempotency-Key runs again", run)
+
+    async def _refuse(self, run: _Run) -> None:
+        """Free the key, then tell: whoever is refused may ask better at once, under the same key."""
+        freeing = asyncio.create_task(self._book.free(run.claim))
+        await asyncio.wait({freeing}, timeout=_SOON)
+        run.refuse()
+        run.fail(GatewayError())  # unless it has ended
+        await freeing
 
     async def drain(self, seconds: float = 10.0) -> None:
         """Let what runs come to its end, for at most so long; then it is broken off like any other request."""

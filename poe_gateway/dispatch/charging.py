@@ -1,8 +1,8 @@
 """The money side of one request: what it may cost at most, what is reserved for it, what it did cost.
 
 Down the walk: ``admit`` reserves rates and budgets from an estimate; ``open`` writes each attempt into the ledger
-before the upstream hears of it; ``close`` writes its end and the truth; ``finish`` gives back what was reserved and not spent.
-Only ``admit`` may wait, and only for a slice that this process does not hold.
+before the upstream hears of it; ``close`` writes its end and the truth; ``finish`` gives back what was reserved and
+not spent. Only ``admit`` may wait, and only for a slice that this process does not hold.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from poe_gateway.metering.pricelist import PriceList
 from poe_gateway.metering.pricing import Usage, price
 from poe_gateway.metering.rows import CostSource, Intent, Outcome, RowStatus
 from poe_gateway.metering.spool import SpoolFailed
+from poe_gateway.metering.store import orphan
 from poe_gateway.money import POINTS, shown
 from poe_gateway.pool.lease import Lease, Want
 from poe_gateway.pool.outcome import Cancelled, Succeeded
@@ -189,10 +190,9 @@ class Charging:
         points: PriceBook,
         clock: Clock,
         unpriced: str = "allow",
-        refused: Callable[[str], None] = lambda what: None,
         trouble: Callable[[str], None] = lambda what: None,
     ) -> None:
-        """``refused``: told the kind of limit that refused a request; ``trouble``: what the operator should know."""
+        """``trouble``: told what the operator should know."""
         self.ledger = ledger
         self.limiter = limiter
         self.clock = clock
@@ -201,7 +201,6 @@ class Charging:
         self._learned = learned
         self._points = points
         self._unpriced = unpriced
-        self._refused = refused
         self._trouble = trouble
 
     async def admit(self, principal: Principal, request: ChatRequest, plan: Plan, want: Want, tokens: int) -> Charge:
@@ -243,7 +242,7 @@ class Charging:
         usage = Usage(
             prompt_tokens=expected.prompt_tokens,
             completion_tokens=expected.completion_tokens,
-            points=want.need,
+            points=want.need or None,
             told=None if expected.told is None else (str(expected.told), expected.currency),
         )
         by_provider: dict[str, tuple[str | None, int]] = {}
@@ -252,7 +251,8 @@ class Charging:
         for provider in {offer.partition(":")[0] for offer in plan.offers}:
             rule = self._prices.rule(principal.org, provider, plan.model, now)
             cost = price(rule, usage)
-            if cost is None or cost.billed is None:
+            by_point = rule is not None and rule.point is not None and not want.need
+            if cost is None or cost.billed is None or by_point:
                 priced = False
                 by_provider[provider] = (None, 0)
                 continue
@@ -287,7 +287,6 @@ class Charging:
 
     def _refusal(self, exceeded: Exceeded, asks: Sequence[Ask]) -> GatewayError:
         key = exceeded.ask.bucket
-        self._refused(key.kind)
         whose = _WHOSE.get(key.id.split("|")[1], "this key")
         error: GatewayError
         retry_after = exceeded.retry_after
@@ -313,6 +312,7 @@ class Charging:
             else:
                 text += "."
             error = RateLimitExceeded(text, retry_after=retry_after)
+        error.limited_by = key.kind
         error.standings = self.standings(asks)
         return error
 
@@ -326,26 +326,14 @@ class Charging:
         assert intent is not None  # noqa: S101 - a row has an intent
         for bucket_id, amount in intent.charges.items():
             charge.spend(bucket_id, amount)
-        self._write(
-            Outcome(
-                row=row,
-                at=self.clock.now(),
-                status="orphaned",
-                points=intent.points or None,
-                points_estimated=True,
-                unit=intent.unit,
-                raw_cost=intent.cost if intent.unit else None,
-                billed_cost=intent.cost if intent.unit else None,
-                cost_source="estimate" if intent.unit else None,
-                charges=intent.charges,
-            )
-        )
+        self._write(orphan(intent, row, self.clock.now()))
 
     def _write(self, outcome: Outcome) -> None:
         try:
             self.ledger.close(outcome)
         except SpoolFailed:
-            # The attempt stays open on disk and is charged as reserved when its spool is drained: nothing is lost.
+            # Far too many ends wait for the disk, or the process has left: the attempt stays open there, and is charged
+            # as reserved when its spool is drained.
             self._trouble("the end of an attempt could not be written to the ledger; it will count as reserved")
 
     def settle(
@@ -390,14 +378,14 @@ class Charging:
                     prompt_tokens=prompt,
                     completion_tokens=completion,
                     cached_tokens=cached,
-                    points=points or 0,
+                    points=points,
                     told=answer.cost,
                 ),
             )
             if cost is None and charge._estimate.expected.told is not None and answer.cost is None:
                 # The upstream tells its price at the end; this answer had none.
                 expected_told = (str(expected.told), expected.currency)
-                cost = price(rule, Usage(points=points or 0, told=expected_told))
+                cost = price(rule, Usage(points=points, told=expected_told))
                 source = "estimate"
             if cost is not None:
                 raw, billed, unit = cost.raw, cost.billed, cost.unit

@@ -44,7 +44,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     currency: str
     """Empty where nothing is told."""
     priced: Told
-    """``unknown`` when of any offer it is not known yet whether it will tell, else ``untold`` when any tells nothing."""
+    """``unknown``: of some offer it is not known yet whether it tells; else ``untold``: some offer tells nothing."""
 
 
 class _Recent(Generic[T]):

@@ -185,10 +185,9 @@ class PriceList:
 
 
 def _version(draft: PriceDraft, present: PriceHistory, now: datetime) -> PriceRule:
-    # Stores keep milliseconds: what is answered now must be what is read later.
-    created = now.replace(microsecond=now.microsecond // 1000 * 1000)
+    created = _kept(now)
     fields: dict[str, Any] = asdict(draft)
-    fields["valid_from"] = draft.valid_from or created
+    fields["valid_from"] = created if draft.valid_from is None else _kept(draft.valid_from)
     return PriceRule(id=present.id, version=len(present.versions) + 1, created_at=created, **fields)
 
 
@@ -198,8 +197,13 @@ def _open(rule: PriceRule, now: datetime) -> bool:
 
 def _ended(rule: PriceRule, at: datetime) -> PriceRule:
     """The version, over at that time or earlier."""
-    at = at.replace(microsecond=at.microsecond // 1000 * 1000)
+    at = _kept(at)
     return rule if rule.retired_at is not None and rule.retired_at <= at else replace(rule, retired_at=at)
+
+
+def _kept(at: datetime) -> datetime:
+    """As stores keep it, to the millisecond: what is answered now must be what is read later."""
+    return at.replace(microsecond=at.microsecond // 1000 * 1000)
 
 
 class MemoryPriceRules:

@@ -18,13 +18,14 @@ from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.rounds import Tally
 from poe_gateway.accounts.sealing import SealedStore, reseal
 from poe_gateway.accounts.summary import summarise
+from poe_gateway.metering.ledger import Ledger
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.policy import PoolPolicy
 from poe_gateway.pool.renewal import reset_day
 from poe_gateway.pool.store import AccountStore
-from poe_gateway.telemetry.events import PoolSnapshot
+from poe_gateway.telemetry.events import LedgerSnapshot, PoolSnapshot
 from poe_gateway.telemetry.hub import Telemetry
 from poe_gateway.vault import Vault
 
@@ -158,6 +159,15 @@ async def snapshot(turn: Turn, *, broker: Broker, telemetry: Telemetry) -> str:
             inflight=broker.whole.used,
             waiting=len(broker.line),
         )
+    )
+    return ""
+
+
+async def ledger_snapshot(turn: Turn, *, ledger: Ledger, telemetry: Telemetry) -> str:
+    """Tell how this process's ledger stands."""
+    state = ledger.state()
+    telemetry.emit(
+        LedgerSnapshot(waiting=state.waiting, oldest_seconds=state.oldest, open=state.open, orphans=state.orphans)
     )
     return ""
 

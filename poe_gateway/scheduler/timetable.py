@@ -12,6 +12,7 @@ import msgspec
 from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.sealing import SealedStore
+from poe_gateway.metering.ledger import Ledger
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.renewal import next_reset
 from poe_gateway.pool.store import AccountStore
@@ -71,8 +72,9 @@ def timetable(
     vault: Vault,
     telemetry: Telemetry,
     books: AccountBooks | None = None,
+    ledger: Ledger | None = None,
 ) -> tuple[Duty, ...]:
-    """All duties."""
+    """All duties; those of ``books`` and ``ledger`` where there are such."""
     rows = [
         Duty(
             name=duties.DAILY_RESET,
@@ -163,6 +165,17 @@ def timetable(
                 every=schedule.refresh_interval,
                 jitter=0.1 * schedule.refresh_interval,
                 limit=max(600.0, schedule.refresh_interval),
+                quiet=True,
+            )
+        )
+    if ledger is not None:
+        rows.append(
+            Duty(
+                name="ledger-snapshot",
+                act=partial(duties.ledger_snapshot, ledger=ledger, telemetry=telemetry),
+                place=Place.EVERYWHERE,
+                every=10.0,
+                at_once=True,
                 quiet=True,
             )
         )

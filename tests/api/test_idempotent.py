@@ -15,7 +15,7 @@ from poe_gateway.api.idempotent import Idempotent
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.clock import Ids, SystemClock
-from poe_gateway.idempotency.book import Book
+from poe_gateway.idempotency.book import Book, Claim
 from poe_gateway.idempotency.memory import MemoryAnswers
 from poe_gateway.telemetry.events import Notice, RequestFinished
 from poe_gateway.telemetry.hub import Recorder, Telemetry
@@ -345,6 +345,24 @@ async def test_a_failure_goes_to_all_who_are_there_and_frees_the_key(one: Proces
     inner.status = 200
     again = await one.ask()
     assert again.status == 200 and not again.replayed and len(inner.calls) == 2
+
+
+async def test_whoever_is_refused_may_ask_better_at_once(one: Process, inner: Inner, store: MemoryAnswers) -> None:
+    inner.status, reply, kept = 400, Reply(), []
+
+    async def send(message: Any) -> None:
+        kept.append(dict(store.table))
+        await reply.send(message)
+
+    async def later(claim: Claim) -> None:
+        await asyncio.sleep(0.01)
+        await free(claim)
+
+    free, store.free = store.free, later  # type: ignore[method-assign]
+    await one.ask(body={"model": "wrong"}, send=send)
+    assert reply.status == 400 and kept == [{}, {}], "the key is free before anybody is told"
+    inner.status = 200
+    assert (await one.ask(body={"model": "right"})).status == 200
 
 
 @pytest.mark.parametrize(

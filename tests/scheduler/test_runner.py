@@ -204,6 +204,39 @@ async def test_the_timetable_is_whole() -> None:
     assert {row.name for row in rows} - {row.name for row in off} == {"revalidate", "prewarm"}
 
 
+async def test_the_ledger_has_its_duties(tmp_path: Path) -> None:
+    house, told, stores = House(), Recorder(), (MemoryRows(), MemoryCharger())
+    ledger = Ledger(tmp_path, *stores, house.clock, house.ids)
+    await ledger.start()
+    books = AccountBooks(
+        visitor=house.visitor, broker=house.broker, rows=stores[0], note=ledger.note, clock=house.clock
+    )
+    rows = timetable(
+        Schedule(),
+        care=house.care,
+        broker=house.broker,
+        store=house.store,
+        records=MemoryDuties(house.hub),
+        sealed=NothingSealed(),
+        vault=house.vault,
+        telemetry=Telemetry(told),
+        books=books,
+        ledger=ledger,
+    )
+    added = {row.name: row for row in rows if row.name in ("books", "ledger-snapshot")}
+    assert {name: row.place.value for name, row in added.items()} == {
+        "books": "leader",
+        "ledger-snapshot": "everywhere",
+    }
+    change = Change(at=house.clock.now(), actor="admin", address=None, action="key.create", target="key:1")
+    with pytest.raises(ValueError, match="no store"):
+        ledger.note(change)
+    for row in added.values():
+        assert await row.act(Turn(now=house.clock.now())) == ""
+    assert told.of(LedgerSnapshot) == [LedgerSnapshot(waiting=0)]
+    await ledger.leave()
+
+
 async def test_prewarm_waits_for_the_first_slots() -> None:
     house = House()
     account = await house.add("one")

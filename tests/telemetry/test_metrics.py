@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client.parser import text_string_to_metric_families
 
 from poe_gateway.telemetry.events import (
@@ -15,6 +16,8 @@ from poe_gateway.telemetry.events import (
     DutyFinished,
     GrantsChanged,
     LeaseLost,
+    LedgerDrift,
+    LedgerSnapshot,
     LoopLag,
     Notice,
     PoolSnapshot,
@@ -70,8 +73,8 @@ def test_a_request_in_numbers(metrics):
     assert value(found, "requests_total", model="mock-1", status_class="2xx", **labels) == 1
     assert value(found, "request_duration_seconds_sum", route="/v1/chat/completions", stream="true") == 1.5
     assert value(found, "time_to_first_token_seconds_count", provider="mock") == 1
-    assert value(found, "tokens_total", kind="prompt") == 7
-    assert value(found, "tokens_total", kind="completion") == 5
+    assert value(found, "tokens_total", provider="mock", type="prompt") == 7
+    assert value(found, "tokens_total", provider="mock", type="completion") == 5
     assert value(found, "failovers_total", provider="mock") == 1
     assert value(found, "build_info", version="1.2.3") == 1
 
@@ -109,6 +112,48 @@ def test_every_record_is_understood(metrics):
     assert value(found, "duties_total", name="reset", ok="true") == 1
     assert value(found, "event_loop_lag_seconds_count") == 1
     assert value(found, "notices_total", level="warning") == 1
+
+
+def test_money_is_counted_by_currency_and_provider(metrics):
+    paid = replace(REQUEST, org="org_1", unit="USD", raw_cost=1_250_000, billed_cost=1_500_000, cached_tokens=4)
+    metrics(paid)
+    metrics(paid)
+    metrics(replace(paid, unit="EUR", raw_cost=None, billed_cost=100_000_000))
+    metrics(replace(paid, unit="points", raw_cost=30, billed_cost=30))
+    found = samples(metrics)
+    assert value(found, "raw_cost_total", currency="USD", provider="mock") == 0.025
+    assert value(found, "billed_cost_total", currency="USD", provider="mock") == 0.03
+    assert value(found, "billed_cost_total", currency="EUR", provider="mock") == 1
+    assert value(found, "raw_cost_total", currency="EUR", provider="mock") is None
+    assert value(found, "billed_cost_total", currency="points", provider="mock") == 30
+    assert value(found, "tokens_total", provider="mock", type="cached") == 16
+    assert "org_1" not in metrics.exposition()[0].decode()
+
+
+def test_a_replayed_answer_costs_nothing(metrics):
+    metrics(replace(REQUEST, replayed=True, unit="USD", raw_cost=5, billed_cost=5))
+    found = samples(metrics)
+    assert value(found, "idempotent_replays_total") == 1
+    assert value(found, "tokens_total", provider="mock", type="prompt") is None
+    assert value(found, "billed_cost_total", currency="USD", provider="mock") is None
+
+
+def test_refusals_by_limit(metrics):
+    metrics(replace(REQUEST, status=429, limited_by="budget"))
+    metrics(REQUEST)
+    assert value(samples(metrics), "limit_refusals_total", what="budget") == 1
+
+
+def test_the_ledger_in_numbers(metrics):
+    metrics(LedgerSnapshot(waiting=5, oldest_seconds=2.5, orphans=2))
+    metrics(LedgerSnapshot(waiting=3, oldest_seconds=1.5, orphans=3))
+    metrics(LedgerDrift(account_id="acct_1", provider="openai_api", kind="foreign", points=40, entries=1))
+    metrics(LedgerDrift(account_id="acct_1", provider="openai_api", kind="foreign", points=2, entries=1))
+    found = samples(metrics)
+    assert (value(found, "ledger_waiting"), value(found, "ledger_oldest_seconds")) == (3, 1.5)
+    assert value(found, "orphans_total") == 3, "the record holds all since the start"
+    assert value(found, "ledger_drift_points_total", provider="openai_api", kind="foreign") == 42
+    assert "acct_1" not in metrics.exposition()[0].decode()
 
 
 def test_a_snapshot_replaces_the_last_one(metrics):

@@ -36,6 +36,7 @@ class Provider:
         self.answer: Answer = self.stream(chunk("hi"), chunk(finish="stop"), chunk(usage=(3, 1)), DONE)
         self.models: Any = {"object": "list", "data": [{"id": "m-1", "created": 5, "owned_by": "x"}, {"id": "m-2"}]}
         self.points: Any = {"current_point_balance": 1234}
+        self.history: Any = {"has_more": False, "length": 0, "data": []}
         self.left = asyncio.Event()
         """Set when a caller hung up during an answer."""
         self._runner: web.AppRunner | None = None
@@ -47,6 +48,7 @@ class Provider:
         app.router.add_get("/v1/models", self._json("models"))
         app.router.add_get("/v1/key", self._json("points"))
         app.router.add_get("/usage/current_balance", self._json("points"))
+        app.router.add_get("/usage/points_history", self._json("history"))
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)

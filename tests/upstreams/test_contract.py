@@ -11,7 +11,7 @@ import pytest
 from poe_gateway.chat.request import ChatRequest, Message, TextPart
 from poe_gateway.clock import Ids, SystemClock
 from poe_gateway.pool.outcome import NetworkFault
-from poe_gateway.upstreams.base import AccountRef, Capabilities, CredentialError, Fate, UpstreamFailure
+from poe_gateway.upstreams.base import AccountRef, Bookkeeper, Capabilities, CredentialError, Fate, UpstreamFailure
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.registry import build_upstreams
 
@@ -95,6 +95,7 @@ async def test_the_interface_is_whole(upstreams, name):
     for method in ("read_balance", "list_models", "prewarm", "probe", "forget", "close"):
         assert inspect.iscoroutinefunction(getattr(adapter, method)), method
     assert list(inspect.signature(adapter.chat).parameters) == ["account", "model", "request", "bound"]
+    assert isinstance(adapter, Bookkeeper) == adapter.capabilities.books
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -240,3 +240,11 @@ def test_bad_credentials_name_the_field(credentials, field):
     with pytest.raises(CredentialError) as caught:
         MockUpstream().describe(credentials)
     assert caught.value.field == field
+
+
+async def test_a_price_in_money_is_told_as_it_is_written():
+    events = await talk(MockUpstream(), account(cost="0.0120"), asking())
+    assert next(e for e in events if isinstance(e, Measured)).cost == "0.0120"
+    with pytest.raises(CredentialError) as refused:
+        MockUpstream().describe({"cost": "1e-3"})
+    assert refused.value.field == "cost"

@@ -21,6 +21,7 @@ from poe_gateway.api.callers import caller
 from poe_gateway.api.errors import Headers, render, sse_error
 from poe_gateway.api.limits import limit_headers
 from poe_gateway.api.sse import KeepAlive
+from poe_gateway.api.traffic import TrafficNotes
 from poe_gateway.api.waiting import Waiting
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import Principal
@@ -87,7 +88,10 @@ class ChatCompletions:
         max_body: int,
         notice_after: float = 2.0,
         notice_every: float = 5.0,
+        traffic: TrafficNotes | None = None,
     ) -> None:
+        """``traffic`` None: no shape of a request is kept."""
+        self._traffic = traffic
         self._dispatcher = dispatcher
         self._keyring = keyring
         self._telemetry = telemetry
@@ -113,7 +117,7 @@ class ChatCompletions:
             told.gone = True
         finally:
             watch.stop()
-            self._tell(request_id, told, self._clock.monotonic() - started, started)
+            self._tell(request_id, told, self._clock.monotonic() - started, started, address_of(scope))
 
     async def _answer(
         self, scope: Scope, receive: Receive, send: Send, request_id: str, told: _Told, watch: _Watch
@@ -288,9 +292,24 @@ class ChatCompletions:
             )
         )
 
-    def _tell(self, request_id: str, told: _Told, seconds: float, started: float) -> None:
+    def _tell(self, request_id: str, told: _Told, seconds: float, started: float, address: str | None) -> None:
         stream, request, principal = told.stream, told.request, told.principal
         usage = stream.usage() if stream is not None else None
+        bill = stream.charge.bill if stream is not None and stream.charge is not None else None
+        if self._traffic is not None and principal is not None and request is not None:
+            self._traffic.write(
+                request_id,
+                ROUTE,
+                principal,
+                request,
+                stream,
+                status=told.status,
+                error_code=told.error.code if told.error is not None else None,
+                address=address,
+                tokens=usage.prompt_tokens + usage.completion_tokens if usage is not None else 0,
+                seconds=seconds,
+                attempts=_attempts(told),
+            )
         self._telemetry.emit(
             RequestFinished(
                 request_id=request_id,
@@ -311,6 +330,12 @@ class ChatCompletions:
                 completion_tokens=usage.completion_tokens if usage is not None else None,
                 usage_estimated=usage.estimated if usage is not None else False,
                 points=usage.points if usage is not None else None,
+                cached_tokens=usage.cached_tokens if usage is not None else None,
+                org=principal.org if principal is not None else None,
+                unit=bill.unit if bill is not None else None,
+                raw_cost=bill.raw if bill is not None else None,
+                billed_cost=bill.billed if bill is not None else None,
+                limited_by=told.error.limited_by if told.error is not None else None,
                 session=request is not None and request.session_id is not None,
                 client_gone=told.gone,
             )
