@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from poe_gateway import __version__
 from poe_gateway.accounts.audit import BalanceAudit
+from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.accounts.visits import Visitor
@@ -37,9 +38,11 @@ from poe_gateway.idempotency.book import Book
 from poe_gateway.limits.limiter import Limiter
 from poe_gateway.limits.terms import Rates, Scope
 from poe_gateway.limits.windows import Windows
+from poe_gateway.metering.amends import Price, Row, rule_price
 from poe_gateway.metering.changes import Changes
 from poe_gateway.metering.learned import Learned
 from poe_gateway.metering.ledger import Ledger
+from poe_gateway.metering.matching import BookEntry
 from poe_gateway.metering.pricelist import PriceList
 from poe_gateway.metering.traffic import TrafficShape
 from poe_gateway.pool import transitions
@@ -49,6 +52,7 @@ from poe_gateway.pool.forecast import Forecast, forecast
 from poe_gateway.pool.keeper import Keeper
 from poe_gateway.pool.policy import DailyReset, PoolPolicy, Strategy
 from poe_gateway.pool.pricebook import PriceBook
+from poe_gateway.pool.reconcile import Reconciliation
 from poe_gateway.pool.store import Changes as AccountChanges
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.pool.usage import ewma
@@ -98,7 +102,6 @@ from poe_gateway.telemetry.events import (
     Alert,
     GrantsChanged,
     LeaseLost,
-    LedgerSnapshot,
     LoopLag,
     Notice,
     WaitFinished,
@@ -128,8 +131,6 @@ _OPERATORS = (BadMongoUri, MigrationStuck, MongoUnavailable, SchemaTooNew, Store
 """Failures of a start that are the operator's to put right; their messages say how."""
 _FETCH_NEXT = 0.05
 _FETCH_PAUSE = 1.0
-_SNAPSHOT = 5.0
-"""Seconds between two snapshots of the ledger for the metrics."""
 
 
 def pool_policy(settings: Settings) -> PoolPolicy:
@@ -166,7 +167,6 @@ class Gateway:
         self.telemetry.add(self._metrics)
         self._tasks: set[asyncio.Task[None]] = set()
         self._mongod: EmbeddedMongo | None = None
-        self._ledger_told = float("-inf")
         self.idempotent: Idempotent | None = None
         self._closers: list[Callable[[], Awaitable[None]]] = []
         _register_secrets(settings)
@@ -257,6 +257,15 @@ class Gateway:
             self._closers.append(upstream.close)
 
         visitor = Visitor(book=book, broker=broker, keychain=keychain, upstreams=self.upstreams, clock=clock)
+        self.books = AccountBooks(
+            visitor=visitor,
+            broker=broker,
+            rows=self.rows,
+            note=self.ledger.note,
+            clock=clock,
+            drift=self.telemetry.emit,
+            price=self._price_of,
+        )
         self.care = AccountCare(
             visitor=visitor,
             broker=broker,
@@ -264,7 +273,7 @@ class Gateway:
             listings=self.listings,
             clock=clock,
             newcomers=settings.schedule.prewarm_concurrency,
-            audit=BalanceAudit(policy=broker.policy, prices=prices, alert=witness.alert, judged=witness.judged),
+            audit=BalanceAudit(policy=broker.policy, prices=prices, alert=witness.alert, judged=self._judged),
         )
         self._closers.append(self.care.close)
         self.desk = AccountDesk(
@@ -398,6 +407,14 @@ class Gateway:
         self._keep_running("ledger", self.ledger.run)
         self._keep_running("limits", self.limiter.run)
 
+    def _price_of(self, row: Row, entry: BookEntry) -> Price | None:
+        """What an exchange costs by the upstream's book, in the row's unit."""
+        return rule_price(self.pricelist.rule(row["org"], row["provider"], row["model"], row["at"]), row, entry)
+
+    def _judged(self, account_id: str, judged: Reconciliation) -> None:
+        self.witness.judged(account_id, judged)
+        self.books.measured(account_id, judged)
+
     def _trouble(self, what: str) -> None:
         self.telemetry.emit(Notice(level="error", message=what))
 
@@ -420,6 +437,8 @@ class Gateway:
                 sealed=MongoAccountAdmin(db),
                 vault=vault,
                 telemetry=self.telemetry,
+                books=self.books,
+                ledger=self.ledger,
             ),
             leadership=Leadership(lease=MongoLeases(db), owner=self.ids.new("sched", 12), clock=self.clock),
             telemetry=self.telemetry,
@@ -595,19 +614,7 @@ class Gateway:
             await asyncio.sleep(_TICK)
             self.telemetry.emit(LoopLag(seconds=max(0.0, self.clock.monotonic() - before - _TICK)))
             self.broker.tick()
-            self._tell_ledger()
             self.broker.price_rungs(self.prices.rungs(self.broker.policy.depleted_threshold))
-
-    def _tell_ledger(self) -> None:
-        now = self.clock.monotonic()
-        if now - self._ledger_told >= _SNAPSHOT:
-            self._ledger_told = now
-            state = self.ledger.state()
-            self.telemetry.emit(
-                LedgerSnapshot(
-                    waiting=state.waiting, oldest_seconds=state.oldest, open=state.open, orphans=state.orphans
-                )
-            )
 
     def _account_changed(self, old: Account, new: Account) -> None:
         self.witness.changed(old, new)

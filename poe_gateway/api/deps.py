@@ -12,6 +12,7 @@ from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel
 from starlette.requests import ClientDisconnect
 
+from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
 from poe_gateway.api.callers import operator
@@ -19,6 +20,7 @@ from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.clock import Clock
 from poe_gateway.errors import InvalidRequest, RequestTooLarge, Unavailable
 from poe_gateway.metering.changes import Changes
+from poe_gateway.metering.pricelist import PriceList
 from poe_gateway.metering.spool import SpoolFailed
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.store import StoreUnavailable
@@ -45,6 +47,10 @@ class Gateway(Protocol):
     def clock(self) -> Clock: ...
     @property
     def changes(self) -> Changes: ...
+    @property
+    def pricelist(self) -> PriceList: ...
+    @property
+    def books(self) -> AccountBooks: ...
 
 
 def gateway(request: Request) -> Gateway:

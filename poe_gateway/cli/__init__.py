@@ -10,6 +10,7 @@ from poe_gateway.cli.audit import audit
 from poe_gateway.cli.keys import keys
 from poe_gateway.cli.orgs import orgs
 from poe_gateway.cli.pool import pool
+from poe_gateway.cli.prices import prices
 from poe_gateway.cli.server import healthcheck, serve
 from poe_gateway.cli.simulate import simulate
 from poe_gateway.cli.usage import usage
@@ -22,5 +23,5 @@ def main() -> None:
     """A broker for pools of chat accounts behind an OpenAI-compatible API."""
 
 
-for _command in (serve, accounts, keys, orgs, usage, audit, pool, simulate, vault, healthcheck):
+for _command in (serve, accounts, keys, orgs, prices, usage, audit, pool, simulate, vault, healthcheck):
     main.add_command(_command)

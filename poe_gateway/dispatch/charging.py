@@ -396,7 +396,7 @@ class Charging:
             if ask.bucket.kind == "budget":
                 own = ask.bucket.id.split("|")[3]
                 spent = (points or 0) if own == POINTS else (billed or 0) if own == unit else 0
-                if spent:
+                if spent or fate is Fate.UNKNOWN:  # the row names the budget that a later correction concerns
                     charges[ask.bucket.id] = spent
                     charge.spend(ask.bucket.id, spent)
             elif ask.bucket.kind == "rate" and ask.bucket.id.split("|")[3] == "tokens":

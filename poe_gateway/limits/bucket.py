@@ -26,6 +26,8 @@ LAPSE = timedelta(seconds=60)
 """After this long without a move of its holder, a lien on a rate or on parallel requests does not count any more."""
 STALE = LAPSE / 2
 """After this long the holder itself does not use it any more."""
+_MARKED = timedelta(seconds=2)
+"""A refused process that does not ask again is not waited for: others need not do without slices for it."""
 
 
 class BucketKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,12 +184,15 @@ def move(key: BucketKey, bucket: Bucket, wish: Move, cap: int, now: datetime) ->
     bucket = lapsed(key, bucket, now)
     if wish.anew:
         bucket = _forgotten(key, bucket, (wish.process,))
-    lien = bucket.liens.get(wish.process, Lien(0, now)).amount - wish.back + wish.debt
+    lien = bucket.liens.get(wish.process, Lien(0, now)).amount
+    # What lapsed meanwhile is free already (of a rate: counted), so it can be neither given back nor booked.
+    lien -= (wish.back if key.kind == "budget" else min(wish.back, lien)) - wish.debt
     ticks = bucket.ticks
-    for tick, amount in wish.spent.items():
+    for tick in sorted(wish.spent, reverse=True):
+        amount = max(min(wish.spent[tick], lien), -ticks.get(tick, 0))
         lien -= amount
         ticks = _plus(ticks, tick, amount)
-    wanted = {other: at for other, at in bucket.wanted.items() if other != wish.process and now - at < LAPSE}
+    wanted = {other: at for other, at in bucket.wanted.items() if other != wish.process and now - at < _MARKED}
     bucket = replace(bucket, ticks=ticks, liens=_with(bucket.liens, wish.process, lien, now), wanted=wanted)
     granted = 0
     if wish.most > 0:

@@ -105,6 +105,7 @@ class Limiter:
             piece = self._slices.get(ask.bucket.id)
             if piece is None or piece.held < ask.amount or piece.cap != ask.cap or piece.stale(now):
                 return None
+            piece.key = ask.bucket  # tells how long the document is needed
             found.append((piece, ask.amount))
         seconds = self.seconds()
         parts: list[tuple[Slice, int, int, int]] = []
@@ -164,7 +165,7 @@ class Limiter:
                 if piece.held >= ask.amount:
                     return
                 now = self._clock.monotonic()
-                if now >= deadline or not self._others(piece):
+                if now >= deadline or not self._may_come(piece, ask.amount):
                     piece.refused, piece.refused_until = ask.amount, now + _SURE
                     raise self._exceeded(ask, piece)
                 await asyncio.sleep(_LOOK)
@@ -177,11 +178,13 @@ class Limiter:
             piece = self._slices[key.id] = Slice(key, cap, self._clock.monotonic())
         return piece
 
-    def _others(self, piece: Slice) -> bool:
-        """Whether other processes hold some of the bucket."""
+    def _may_come(self, piece: Slice, amount: int) -> bool:
+        """Whether others hold what would be enough if they gave it back."""
         known = piece.known
-        return known is not None and any(
-            lien.amount > 0 for process, lien in known.liens.items() if process != self._process
+        return (
+            known is not None
+            and any(lien.amount > 0 for process, lien in known.liens.items() if process != self._process)
+            and spent_of(piece.key, lapsed(piece.key, known, self._clock.now())) + amount <= piece.cap
         )
 
     def _exceeded(self, ask: Ask, piece: Slice) -> Exceeded:
@@ -215,7 +218,15 @@ class Limiter:
             share = 2 * max(1, self._live())
             number = next(self._numbers)
             piece.next_move(
-                self._process, number, least=least, most=most, back=back, share=share, want=want, stale=stale
+                self._process,
+                number,
+                self._clock.monotonic(),
+                least=least,
+                most=most,
+                back=back,
+                share=share,
+                want=want,
+                stale=stale,
             )
             await self._send(piece)
         finally:
@@ -228,7 +239,7 @@ class Limiter:
         move = piece.sending
         assert move is not None  # noqa: S101 - see _step
         moved = await self._store.move(piece.key, move, piece.cap, self._clock.now())
-        piece.moved(move, moved.granted, moved.bucket, self._clock.monotonic())
+        piece.moved(move, moved.granted, moved.bucket)
 
     def _ahead(self, piece: Slice) -> None:
         """Borrow in the background; whoever needs it while that fails is told then."""
@@ -283,9 +294,10 @@ class Limiter:
 
     def _surplus(self, piece: Slice, wanted: Mapping[str, datetime], now: float) -> int:
         """How much is to be given back now."""
-        if piece.held <= 0 or piece.needs:
-            return 0
         others = any(process != self._process for process in wanted)
+        # Of those that wait with a part each, one keeps its part: else all would wait for each other.
+        if piece.held <= 0 or (piece.needs and self._process <= min(wanted, default=self._process)):
+            return 0
         return piece.held if others or now - piece.used_at >= _IDLE else 0
 
     async def _wanted(self) -> dict[str, dict[str, datetime]]:
@@ -299,7 +311,7 @@ class Limiter:
         """Moves of many slices, some at a time. Raises the first failure when all have ended."""
         failed: StoreUnavailable | None = None
         for start in range(0, len(due), _GRAIN):
-            steps = [self._step(piece, back=back) for piece, back in due[start : start + _GRAIN] if not piece.moving]
+            steps = [self._tend(piece, back) for piece, back in due[start : start + _GRAIN]]
             for result in await asyncio.gather(*steps, return_exceptions=True):
                 if isinstance(result, StoreUnavailable):
                     failed = result
@@ -307,6 +319,11 @@ class Limiter:
                     raise result
             if failed is not None:
                 raise failed
+
+    async def _tend(self, piece: Slice, back: int) -> None:
+        """One move, unless a request began one meanwhile; what was used meanwhile is not given back."""
+        if not piece.moving:
+            await self._step(piece, back=min(back, max(0, piece.held)))
 
     async def flush(self) -> None:
         """Book everything that is spent. Raises StoreUnavailable."""

@@ -32,6 +32,7 @@ class Slice:
         "refused_until",
         "resting_until",
         "sending",
+        "sent_at",
         "since",
         "spent",
         "taken",
@@ -53,6 +54,8 @@ class Slice:
         self.sending: Move | None = None
         """A move whose fate is unknown: it goes out again as it was before any other."""
         self.moved_at = now
+        """When the last move that was done was first sent: it was not done before."""
+        self.sent_at = now
         self.used_at = now
         self.taken = 0
         """Since ``since``: the demand of late."""
@@ -125,7 +128,17 @@ class Slice:
         self.taken, self.since = 0, now
 
     def next_move(
-        self, process: str, number: int, *, least: int, most: int, back: int, share: int, want: bool, stale: bool
+        self,
+        process: str,
+        number: int,
+        now: float,
+        *,
+        least: int,
+        most: int,
+        back: int,
+        share: int,
+        want: bool,
+        stale: bool,
     ) -> Move:
         """The next step, its number above all earlier ones of the process.
 
@@ -139,6 +152,7 @@ class Slice:
             debt += self.used
         booked, self.spent = self.spent, {}
         self.held -= back
+        self.sent_at = now
         self.sending = Move(
             process=process,
             number=number,
@@ -153,13 +167,16 @@ class Slice:
         )
         return self.sending
 
-    def moved(self, move: Move, granted: int, bucket: Bucket, now: float) -> None:
-        """The step was done."""
+    def moved(self, move: Move, granted: int, bucket: Bucket) -> None:
+        """The step was done. A lien that may lapse is as large as the bucket says, whatever was believed here."""
         self.sending = None
-        self.moved_at = now
+        self.moved_at = self.sent_at
         self.known = bucket
-        paid = move.debt - (self.used if move.anew and self.key.kind == "parallel" else 0)
-        self.held += granted + max(0, paid)
+        if self.key.kind == "budget":
+            self.held += granted + move.debt
+            return
+        lien = bucket.liens.get(move.process)
+        self.held = (0 if lien is None else lien.amount) - self.used - sum(self.spent.values())
 
     @property
     def idle(self) -> bool:

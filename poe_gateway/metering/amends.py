@@ -1,8 +1,8 @@
 """What a row is put right by, once its entry in the upstream's book is known. Pure.
 
 Only differences are told. The upstream's figure replaces an estimate always; a figure that it had told itself only
-where the entry was found by its id, for by time alone the two may not be the same exchange; and never a price that the
-operator's own rule gave.
+where the entry was found by its id, for by time alone the two may not be the same exchange. A price by the operator's
+own rule stays a price by that rule, with the true points.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from poe_gateway.metering.matching import BookEntry, Certainty, Ours
+from poe_gateway.metering.pricing import PriceRule, Usage, price
 from poe_gateway.metering.rows import Correction
 from poe_gateway.money import POINTS, amount_of
 
@@ -74,10 +75,10 @@ def unseen(row: Row, at: datetime) -> Correction | None:
     )
 
 
-def seen(row: Row, entry: BookEntry, price: Price | None, *, by_id: bool, at: datetime) -> Correction | None:
+def seen(row: Row, entry: BookEntry, cost: Price | None, *, by_id: bool, at: datetime) -> Correction | None:
     """The difference to the entry; None when there is nothing to put right.
 
-    ``price``: by the entry, in the row's unit; None: the row's own stays.
+    ``cost``: by the entry, in the row's unit; None: the row's own stays.
     """
     orphan = row["status"] == "orphaned"
     points = 0
@@ -85,9 +86,9 @@ def seen(row: Row, entry: BookEntry, price: Price | None, *, by_id: bool, at: da
         points = entry.points - (row.get("points") or 0)
     raw = billed = 0
     source = row.get("cost_source")
-    if price is not None and (orphan or source in (None, "estimate") or (by_id and source == "upstream")):
-        raw = price.raw - (row.get("raw_cost") or 0)
-        billed = price.billed - (row.get("billed_cost") or 0)
+    if cost is not None and (orphan or by_id or source != "upstream"):
+        raw = cost.raw - (row.get("raw_cost") or 0)
+        billed = cost.billed - (row.get("billed_cost") or 0)
     if not (points or raw or billed or orphan):
         return None
     return Correction(
@@ -113,14 +114,14 @@ def _charges(row: Row, points: int, billed: int) -> dict[str, int]:
     return charges
 
 
-def told_cost(entry: BookEntry) -> tuple[str, str] | None:
-    """The entry's own price as a decimal text and its currency."""
-    return None if entry.cost is None or entry.currency is None else (str(entry.cost), entry.currency)
-
-
 def plain_price(row: Row, entry: BookEntry) -> Price | None:
-    """By the entry alone, without a rule: its cost in the row's currency, billed in the proportion of before."""
+    """By the entry alone: its cost in the row's currency, billed in the proportion of before.
+
+    None where the row's own price stays: it was given by a rule, or the entry tells none.
+    """
     unit = row.get("unit")
+    if row.get("cost_source") == "rule":
+        return None
     if unit == POINTS and entry.points is not None:
         raw = entry.points
     elif entry.cost is not None and unit == entry.currency and unit is not None:
@@ -132,3 +133,28 @@ def plain_price(row: Row, entry: BookEntry) -> Price | None:
         return Price(raw, raw)
     # Rounded half up; both are never negative.
     return Price(raw, (2 * raw * billed + before) // (2 * before))
+
+
+def rule_price(rule: PriceRule | None, row: Row, entry: BookEntry) -> Price | None:
+    """By the entry and the rule that holds for the row. None: nothing better than the row's own price is known."""
+    by_rule = row.get("cost_source") == "rule"
+    if by_rule and (rule is None or rule.name != row.get("price_rule")):
+        return None
+    told = None if by_rule or entry.cost is None or entry.currency is None else (str(entry.cost), entry.currency)
+    counted = not (row["status"] == "orphaned" or row.get("tokens_estimated"))
+    cost = price(
+        rule,
+        Usage(
+            prompt_tokens=row.get("prompt_tokens") or 0,
+            completion_tokens=row.get("completion_tokens") or 0,
+            cached_tokens=row.get("cached_tokens") or 0,
+            points=row.get("points") if entry.points is None else entry.points,
+            told=told,
+        ),
+    )
+    if cost is None or cost.raw is None or cost.billed is None or cost.unit != row.get("unit"):
+        return None
+    by_tokens = rule is not None and (rule.input, rule.output, rule.cached) != (None, None, None)
+    if cost.source == "rule" and by_tokens and not counted:
+        return None
+    return Price(cost.raw, cost.billed)

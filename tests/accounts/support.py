@@ -15,6 +15,7 @@ from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.clock import Ids
 from poe_gateway.metering.changes import Changes
+from poe_gateway.metering.pricelist import MemoryPriceRules, PriceList
 from poe_gateway.metering.rows import Change
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
@@ -87,6 +88,7 @@ class House:
         self.policy = policy or PoolPolicy()
         self.noted: list[Change] = []
         self.changes = Changes(self.noted.append, self.clock)
+        self.pricelist = PriceList(MemoryPriceRules(), self.clock)
         self.broker = Broker(store=self.store, policy=self.policy, clock=self.clock)
         self.vault = vault or Vault((new_key(),))
         self.keychain = Keychain(self.book, self.vault, self.clock)

@@ -198,6 +198,18 @@ def test_a_secret_that_slipped_into_the_place_of_a_name_is_not_repeated(tmp_path
 
 
 BAD_VALUES = [
+    ("RATE_LIMIT_RPM_DEFAULT", "many"),
+    ("RATE_LIMIT_TPM_DEFAULT", "-2"),
+    ("RATE_LIMIT_RPM_GLOBAL", "1.5"),
+    ("RATE_LIMIT_TPM_GLOBAL", "x"),
+    ("AUTH_FAILURES_PER_MINUTE", "-1"),
+    ("BUDGET_TIMEZONE", "Nowhere/Else"),
+    ("BUDGET_UNPRICED", "maybe"),
+    ("LEDGER_DAYS", "-1"),
+    ("AUDIT_TRAFFIC_DAYS", "-1"),
+    ("AUDIT_CHANGES_DAYS", "for ever"),
+    ("IDEMPOTENCY_TTL_SECONDS", "0"),
+    ("IDEMPOTENCY_STREAMS", "yes"),
     ("MONGODB_URI", "localhost:27017"),
     ("MONGODB_URI", "mongodb:///somewhere"),
     ("MONGODB_URI", "http://db"),

@@ -10,7 +10,15 @@ import pytest
 import structlog
 
 from poe_gateway.telemetry import Telemetry, logs
-from poe_gateway.telemetry.events import AccountChanged, AttemptFinished, DutyFinished, Notice, RequestFinished
+from poe_gateway.telemetry.events import (
+    AccountChanged,
+    AttemptFinished,
+    DutyFinished,
+    LedgerDrift,
+    LedgerSnapshot,
+    Notice,
+    RequestFinished,
+)
 from poe_gateway.telemetry.lines import LogListener
 from poe_gateway.telemetry.redaction import forget_secrets, register_secret
 
@@ -143,6 +151,20 @@ def test_records_become_lines(out):
     assert (attempt["level"], attempt["outcome"]) == ("warning", "Depleted")
     assert request["seconds"] == 1.234568
     assert request["candidates"] == {"eligible": 2}
-    assert "error_code" not in request
+    assert "error_code" not in request and "raw_cost" not in request
     assert account["until"] == "2026-01-01T00:00:00+00:00"
     assert duty["level"] == "error"
+
+
+def test_money_is_told_as_decimal_text(out):
+    listener = LogListener()
+    paid = RequestFinished(
+        request_id="r", route="/x", status=200, seconds=1, unit="USD", raw_cost=1_250_000, billed_cost=0
+    )
+    listener(paid)
+    listener(LedgerDrift(account_id="a", provider="openai_api", kind="foreign", points=40, entries=1))
+    listener(LedgerDrift(account_id="a", provider="openai_api", kind="corrected", points=4, entries=1))
+    listener(LedgerSnapshot(waiting=3))
+    request, foreign, corrected = lines(out)
+    assert (request["raw_cost"], request["billed_cost"], request["unit"]) == ("0.0125", "0", "USD")
+    assert (foreign["level"], foreign["points"], corrected["level"]) == ("warning", 40, "info")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from poe_gateway.metering import amends
 from poe_gateway.metering.amends import Price, plain_price
 from poe_gateway.metering.matching import BookEntry, Certainty, Matching, Ours, Span, match
+from poe_gateway.metering.pricing import PriceRule
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DAY = Span(since=NOON - timedelta(days=1), until=NOON + timedelta(days=1))
@@ -234,8 +235,7 @@ TOLD: list[tuple[str, dict[str, Any], bool, tuple[int, int]]] = [
     ("an estimate by time", {"points_estimated": True, "cost_source": "estimate"}, False, (4, 3 * CENT)),
     ("the upstream's own figure by id", {"points_estimated": False, "cost_source": "upstream"}, True, (4, 3 * CENT)),
     ("the upstream's own figure by time", {"points_estimated": False, "cost_source": "upstream"}, False, (0, 0)),
-    ("the operator's rule", {"points_estimated": True, "cost_source": "rule"}, True, (4, 0)),
-    ("nothing known", {"points": None, "raw_cost": None, "billed_cost": None, "cost_source": None}, False, (9, 5 * CENT)),
+    ("nothing known", {"points": None, "raw_cost": None, "cost_source": None}, False, (9, 5 * CENT)),
 ]
 
 
@@ -261,11 +261,56 @@ def test_a_budget_of_another_currency_is_left_alone() -> None:
         ({}, {"cost": Decimal("0.01"), "currency": "EUR"}, None),
         ({"raw_cost": 0}, {"cost": Decimal("0.01"), "currency": "USD"}, Price(CENT, CENT)),
         ({"raw_cost": 3, "billed_cost": 2}, {"cost": Decimal("0.00000001"), "currency": "USD"}, Price(1, 1)),
+        ({"cost_source": "rule"}, {"cost": Decimal("0.01"), "currency": "USD"}, None),
         ({"unit": "points", "raw_cost": 5, "billed_cost": 10}, {"points": 7}, Price(7, 14)),
     ],
 )
 def test_the_price_by_an_entry_alone(fields: dict[str, Any], more: dict[str, Any], expected: Price | None) -> None:
     assert plain_price(stored(**fields), entry("q", 0, **more)) == expected
+
+
+RULES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any], Price | None]] = [
+    (
+        "the book's cost with the markup",
+        {},
+        {},
+        {"cost": Decimal("0.04"), "currency": "USD"},
+        Price(4 * CENT, 5 * CENT),
+    ),
+    ("a rule by request", {"request": Decimal("0.04")}, {}, {}, Price(4 * CENT, 5 * CENT)),
+    ("a rule by tokens that nobody counted", {"input": Decimal(1)}, {}, {}, None),
+    (
+        "a rule by points, with the true ones",
+        {"point": Decimal("0.01")},
+        {"status": "succeeded", "cost_source": "rule", "price_rule": "pr@1"},
+        {"points": 4, "cost": Decimal(9), "currency": "USD"},
+        Price(4 * CENT, 5 * CENT),
+    ),
+    (
+        "another version of the rule",
+        {"point": Decimal("0.01")},
+        {"status": "succeeded", "cost_source": "rule", "price_rule": "pr@0"},
+        {},
+        None,
+    ),
+    ("another currency", {"request": Decimal(1), "currency": "EUR"}, {}, {}, None),
+]
+
+
+@pytest.mark.parametrize(
+    ("rule", "fields", "more", "expected"), [case[1:] for case in RULES], ids=[c[0] for c in RULES]
+)
+def test_the_price_by_a_rule(
+    rule: dict[str, Any], fields: dict[str, Any], more: dict[str, Any], expected: Price | None
+) -> None:
+    held = PriceRule(id="pr", version=1, markup_percent=Decimal(25), valid_from=NOON, created_at=NOON, **rule)
+    assert amends.rule_price(held, stored(**fields), entry("q", 0, **more)) == expected
+
+
+def test_the_price_without_a_rule_is_the_books() -> None:
+    told = entry("q", 0, cost=Decimal("0.04"), currency="USD")
+    assert amends.rule_price(None, stored(), told) == Price(4 * CENT, 4 * CENT)
+    assert amends.rule_price(None, stored(), entry("q", 0)) is None
 
 
 @pytest.mark.parametrize(

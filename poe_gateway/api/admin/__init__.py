@@ -16,6 +16,7 @@ from poe_gateway.api.admin import (
     orgs,
     outlook,
     pool,
+    prices,
     usage,
 )
 from poe_gateway.api.deps import AdminRoute, errors, require_admin
@@ -23,7 +24,7 @@ from poe_gateway.api.deps import AdminRoute, errors, require_admin
 _PARTS = (
     *(pool, census, outlook, explain),
     account_cost,  # before the accounts: its address looks like one of theirs
-    *(accounts, affinity, keys, orgs, usage, ledger_rows, audit),
+    *(accounts, affinity, keys, orgs, prices, usage, ledger_rows, audit),
 )
 
 

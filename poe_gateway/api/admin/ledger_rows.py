@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Path, Query, Request
+from msgspec import to_builtins
+from pydantic import BaseModel, ConfigDict, Field
 
+from poe_gateway.api.admin.audited import audited
 from poe_gateway.api.admin.usage import Name, Naming, Rooms, Since, Until, Zone, names_of
 from poe_gateway.api.deps import AdminRoute, errors
+from poe_gateway.api.deps import Rooms as GatewayRooms
 from poe_gateway.api.figures import moment_of, period
 from poe_gateway.errors import NotFound
 from poe_gateway.metering.reports import Filter
@@ -148,9 +151,46 @@ def _charge(bucket: str, amount: int) -> ChargeView:
     return ChargeView(budget=bucket, unit=unit, amount=shown(amount, unit))
 
 
+class ReconcileForm(BaseModel):
+    """Which books to compare with the ledger; nothing given: all."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    accounts: list[str] | None = Field(default=None, max_length=10_000, description="ids")
+    older_than_seconds: float | None = Field(
+        default=None, ge=0, le=86_400 * 30, description="younger attempts are left alone; 120 by default"
+    )
+
+
+class ReconcileView(BaseModel):
+    """What the upstreams' own books said."""
+
+    accounts: int = Field(description="whose books were read")
+    rows: int = Field(description="that were compared")
+    corrected: int = Field(description="rows for which a correction was written")
+    unseen: int = Field(description="of those, attempts that never reached the upstream")
+    foreign: int = Field(description="entries that are not ours")
+    foreign_points: int
+    missing: int = Field(description="rows that the upstream answered and its book does not have")
+    missing_points: int
+    shared: list[str] = Field(description="accounts whose books have entries in common")
+    undecided: list[str] = Field(description="orphaned rows of accounts without books: they stay charged as reserved")
+    failures: dict[str, str]
+
+
+async def reconcile(request: Request, rooms: GatewayRooms, form: ReconcileForm | None = None) -> ReconcileView:
+    """Compare the upstreams' own books with the ledger now; what differs is corrected by new rows."""
+    form = form or ReconcileForm()
+    settled = None if form.older_than_seconds is None else timedelta(seconds=form.older_than_seconds)
+    report = await rooms.books.reconcile(form.accounts, settled=settled)
+    audited(request, "ledger.reconcile", "ledger", after={"corrected": report.corrected, "unseen": report.unseen})
+    return ReconcileView(**to_builtins(report))
+
+
 def router() -> APIRouter:
     """Under /admin."""
     routes = APIRouter(prefix="/admin", tags=["admin: usage"], route_class=AdminRoute)
     routes.add_api_route("/ledger", rows, methods=["GET"], responses=errors(400, 422))
+    routes.add_api_route("/ledger/reconcile", reconcile, methods=["POST"], responses=errors(422))
     routes.add_api_route("/ledger/{named}", row, methods=["GET"], responses=errors(404, 422))
     return routes

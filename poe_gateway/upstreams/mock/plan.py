@@ -105,9 +105,7 @@ FIELDS = (
     CredentialField(name="models", secret=False, kind=list, description="more model names, served like mock-1"),
     CredentialField(name="points", secret=False, kind=int, description="starting balance; makes the account metered"),
     CredentialField(name="price", secret=False, kind=int, description="points per message (1)"),
-    CredentialField(
-        name="cost", secret=False, description="dollars per message, decimal text, told with each answer"
-    ),
+    CredentialField(name="cost", secret=False, description="dollars per message, decimal text, told with each answer"),
     CredentialField(name="chunk_delay_ms", secret=False, kind=int, description="pause between pieces, milliseconds"),
     CredentialField(name="max_concurrent", secret=False, kind=int, description="calls at once that are still served"),
     CredentialField(name="slow_pieces", secret=False, kind=int, description="pieces of a mock-slow answer (20)"),
