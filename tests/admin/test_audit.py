@@ -24,7 +24,7 @@ from tests.accounts.support import START
 from tests.admin.support import CANARY, Desk
 from tests.admin.watched import WatchedHouse
 
-CHANGES_NOTHING: dict[str, str] = {}
+CHANGES_NOTHING: dict[str, str] = {"POST /admin/prices/test": "a question; nothing is stored"}
 """Routes with another method than GET that need no record, by ``METHOD path``, and why."""
 
 

@@ -129,9 +129,13 @@ async def test_what_is_no_rule_is_refused(desk: Desk, body: dict[str, Any], stat
     assert (await desk.call("GET", "/prices"))["data"] == [] and desk.house.noted == []
 
 
-@pytest.mark.parametrize("body", ["", "{", '{"input": NaN}', "[" * 100_000, b"\xff", "[]", "1"])
-async def test_what_is_no_json_object_is_refused(desk: Desk, body: str | bytes) -> None:
-    await desk.call("POST", "/prices", 422, content=body)
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("", 400), ("{", 400), ('{"input": NaN}', 400), ("[" * 100_000, 400), (b"\xff", 400), ("[]", 422), ("1", 422)],
+    ids=["nothing", "open", "NaN", "deep", "not UTF-8", "list", "number"],
+)
+async def test_what_is_no_json_object_is_refused(desk: Desk, body: str | bytes, status: int) -> None:
+    await desk.call("POST", "/prices", status, content=body)
 
 
 async def test_a_version_to_come_is_listed_and_does_not_hold_yet(desk: Desk) -> None:
