@@ -6,21 +6,19 @@ A process never asks before it spends: it borrows a slice and spends from memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
-from poe_gateway.limits.terms import BudgetPeriod, RatePeriod
+from poe_gateway.limits.keys import BucketKey
 
 V = TypeVar("V")
-Kind = Literal["rate", "parallel", "budget"]
 
 TICKS = 60
 """Ticks of a rate's window: what is spent in one of them is free again when so many have begun after it."""
-TICK_SECONDS: Mapping[RatePeriod, int] = {"minute": 1, "hour": 60, "day": 1440}
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 LAPSE = timedelta(seconds=60)
 """After this long without a move of its holder, a lien on a rate or on parallel requests does not count any more."""
@@ -28,28 +26,6 @@ STALE = LAPSE / 2
 """After this long the holder itself does not use it any more."""
 _MARKED = timedelta(seconds=2)
 """A refused process that does not ask again is not waited for: others need not do without slices for it."""
-
-
-class BucketKey(msgspec.Struct, frozen=True, kw_only=True):
-    """Which bucket. ``id`` says all of the rest in one text and is the document's id.
-
-    Rate: ``rate|key|<key id>|requests|minute``; parallel: ``parallel|key|<key id>``; budget:
-    ``budget|key|<key id>|USD|day|2026-11-21`` (``total`` for the window of a total).
-    """
-
-    id: str
-    kind: Kind
-    rate: RatePeriod | None = None
-    budget: BudgetPeriod | None = None
-    ends_at: datetime | None = None
-    """End of a budget's window."""
-    expires_at: datetime | None = None
-    """When the document may go: long after its window; None for what has no end."""
-
-    tick_seconds: int = 1
-    """Of a rate."""
-    counts_requests: bool = False
-    """A rate of requests: one that was admitted stays counted."""
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,8 +143,12 @@ def spent_of(key: BucketKey, bucket: Bucket) -> int:
 
 
 def reserved_of(bucket: Bucket) -> int:
-    """Borrowed by all processes together."""
-    return sum(lien.amount for lien in bucket.liens.values())
+    """Borrowed by all processes together.
+
+    A lien below zero is a debt whose row was charged before the debt was told: ``spent`` holds it already, and it must
+    not let others borrow as much more.
+    """
+    return sum(lien.amount for lien in bucket.liens.values() if lien.amount > 0)
 
 
 def free(key: BucketKey, bucket: Bucket, cap: int) -> int:
@@ -218,7 +198,7 @@ def charge(bucket: Bucket, process: str, entries: Sequence[Charge]) -> Bucket:
     liens = bucket.liens
     if out:
         present = liens.get(process, Lien(0, _LONG_AGO))
-        liens = {**liens, process: Lien(present.amount - out, present.at)}
+        liens = _with(liens, process, present.amount - out, present.at)
     applied = {**bucket.applied, process: max(entry.seq for entry in fresh)}
     return replace(bucket, rev=bucket.rev + 1, spent=spent, liens=liens, applied=applied)
 
@@ -251,9 +231,7 @@ def standing(key: BucketKey, bucket: Bucket | None, cap: int, now: datetime) -> 
         resets_in = _leaves(key, max(bucket.ticks), now)
     elif key.kind == "budget":
         resets_in = None if key.ends_at is None else max(0.0, (key.ends_at - now).total_seconds())
-    return Standing(
-        cap=cap, spent=spent, reserved=max(0, reserved), remaining=cap - spent - max(0, reserved), resets_in=resets_in
-    )
+    return Standing(cap=cap, spent=spent, reserved=reserved, remaining=cap - spent - reserved, resets_in=resets_in)
 
 
 def comes_free(key: BucketKey, bucket: Bucket, amount: int, cap: int, now: datetime) -> float | None:
@@ -293,25 +271,3 @@ def _with(liens: dict[str, Lien], process: str, amount: int, now: datetime) -> d
 
 def _without(table: dict[str, V], process: str) -> dict[str, V]:
     return {name: value for name, value in table.items() if name != process}
-
-
-def rate_key(bucket_id: str, period: RatePeriod, expires_at: datetime | None) -> BucketKey:
-    """The key of a rate."""
-    return BucketKey(
-        id=bucket_id,
-        kind="rate",
-        rate=period,
-        tick_seconds=TICK_SECONDS[period],
-        counts_requests=bucket_id.split("|")[3] == "requests",
-        expires_at=expires_at,
-    )
-
-
-def key_of(bucket_id: str) -> BucketKey:
-    """The key of a document's id, as far as arithmetic needs it."""
-    kind, _, _, *rest = bucket_id.split("|")
-    if kind == "rate":
-        return rate_key(bucket_id, msgspec.convert(rest[1], RatePeriod), None)
-    if kind == "budget":
-        return msgspec.convert({"id": bucket_id, "kind": kind, "budget": rest[1]}, BucketKey)
-    return msgspec.convert({"id": bucket_id, "kind": kind}, BucketKey)

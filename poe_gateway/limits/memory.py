@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
-from poe_gateway.limits.bucket import Bucket, BucketKey, Charge, Move, charge, close, key_of, move
+from poe_gateway.limits.bucket import Bucket, Charge, Move, charge, close, move
+from poe_gateway.limits.keys import BucketKey, key_of
 from poe_gateway.limits.store import Moved
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from poe_gateway.limits.bucket import STALE, TICKS, Bucket, BucketKey, Move, Standing
+from poe_gateway.limits.bucket import STALE, TICKS, Bucket, Move, Standing
+from poe_gateway.limits.keys import BucketKey
 
 _STALE = STALE.total_seconds()
 _AHEAD = 0.5
@@ -15,30 +16,39 @@ class Slice:
     """Of one bucket under one cap. ``held``: borrowed and unused; ``used``: by requests under way (budgets, parallel).
 
     For a budget the bucket's lien is ``held`` + ``used`` + what is spent and not yet charged by the ledger; for
-    parallel requests ``held`` + ``used``; for a rate ``held`` + ``spent``, which the next move books.
+    parallel requests ``held`` + ``used``; for a rate ``held`` + ``spent``, which the next move books. Below zero,
+    ``held`` is a debt: requests cost more than was reserved for them, and the next move borrows it.
     """
 
     __slots__ = (
+        "booked",
         "cap",
         "demand",
-        "epoch",
         "held",
         "key",
         "known",
+        "lien",
         "moved_at",
         "moving",
         "needs",
+        "newest",
+        "oldest",
+        "open",
+        "others",
         "refused",
         "refused_until",
         "resting_until",
+        "returned",
         "sending",
         "sent_at",
         "since",
         "spent",
         "taken",
+        "told_at",
         "used",
         "used_at",
         "wake",
+        "watched",
     )
 
     def __init__(self, key: BucketKey, cap: int, now: float) -> None:
@@ -46,11 +56,21 @@ class Slice:
         self.cap = cap
         self.held = 0
         self.used = 0
+        self.open = 0
+        """Requests under way that took of it, be it nothing: they will be settled here."""
         self.spent: dict[int, int] = {}
         """Of a rate, by tick: not booked yet."""
-        self.epoch = 0
-        """Grows when everything held was given up: what was taken before concerns it no more."""
+        self.returned: dict[int, int] = {}
+        """Of a rate, by tick: booked, and not used after all. Nobody's until a move has told so."""
         self.known: Bucket | None = None
+        self.booked = self.others = self.lien = 0
+        """Of ``known``: spent, borrowed by others, borrowed by this process."""
+        self.oldest = self.newest = 0
+        """Of ``known``: its first and last tick."""
+        self.told_at = now
+        """When ``known`` was heard of."""
+        self.watched = False
+        """Somebody who needs nothing of it wants to know how it stands."""
         self.sending: Move | None = None
         """A move whose fate is unknown: it goes out again as it was before any other."""
         self.moved_at = now
@@ -75,14 +95,21 @@ class Slice:
         """Done when a move has ended."""
 
     def stale(self, now: float) -> bool:
-        """Whether what is held here may have lapsed there."""
-        return self.key.kind != "budget" and now - self.moved_at > _STALE
+        """Whether the lien that was borrowed here may have lapsed there."""
+        return (
+            now - self.moved_at > _STALE
+            and self.key.kind != "budget"
+            and self.held + self.used + sum(self.spent.values()) > 0
+        )
 
-    def forget(self) -> None:
-        """Give up all that is held without telling: the next move begins anew."""
-        self.epoch += 1
-        self.held = 0
-        self.spent = {}
+    def _forget(self) -> None:
+        """Give up the lien without telling: all of a rate's counts as used there. What went beyond it is still a debt.
+
+        Corrections of what was taken before are told all the same: it is counted there, be it in another tick.
+        """
+        over = max(0, -self.held) if self.spent else 0
+        self.spent = {max(self.spent): over} if over else {}
+        self.held = -over
 
     def take(self, amount: int, tick: int, now: float) -> None:
         """Use some of what is held."""
@@ -94,19 +121,32 @@ class Slice:
         else:
             self.used += amount
 
-    def settle(self, taken: int, spent: int, then: int, tick: int, epoch: int) -> None:
+    def settle(self, taken: int, spent: int, then: int, tick: int) -> None:
         """What was taken in tick ``then`` became ``spent``."""
         kind = self.key.kind
         if kind == "rate":
-            more = spent - taken
-            if more and epoch == self.epoch:
-                when = tick if more > 0 else then
-                if when > tick - TICKS:
-                    self.held -= more
-                    self.spent[when] = self.spent.get(when, 0) + more
+            if spent > taken:
+                self.held -= spent - taken
+                self.spent[tick] = self.spent.get(tick, 0) + spent - taken
+            elif spent < taken and then > tick - TICKS:
+                self._return(taken - spent, then)
             return
         self.used -= taken
         self.held += taken - (spent if kind == "budget" else 0)
+
+    def _return(self, amount: int, tick: int) -> None:
+        """Not used after all. What is not booked yet can be used again at once."""
+        unbooked = self.spent.get(tick, 0)
+        if unbooked > amount:
+            self.spent[tick] = unbooked - amount
+            self.held += amount
+            return
+        if unbooked > 0:
+            del self.spent[tick]
+            self.held += unbooked
+            amount -= unbooked
+        if amount:
+            self.returned[tick] = self.returned.get(tick, 0) + amount
 
     def hungry(self) -> bool:
         """Whether it should borrow ahead before somebody has to wait."""
@@ -142,15 +182,18 @@ class Slice:
     ) -> Move:
         """The next step, its number above all earlier ones of the process.
 
-        What it books leaves ``spent``; what it gives back leaves ``held``.
+        What it books leaves ``spent`` and ``returned``; what it gives back leaves ``held``.
         """
         if stale:
-            self.forget()
+            self._forget()
             back = 0
         debt = max(0, -self.held)
         if stale and self.key.kind == "parallel":
             debt += self.used
         booked, self.spent = self.spent, {}
+        for tick, amount in self.returned.items():
+            booked[tick] = booked.get(tick, 0) - amount
+        self.returned = {}
         self.held -= back
         self.sent_at = now
         self.sending = Move(
@@ -167,42 +210,57 @@ class Slice:
         )
         return self.sending
 
-    def moved(self, move: Move, granted: int, bucket: Bucket) -> None:
+    def moved(self, move: Move, granted: int, bucket: Bucket, now: float) -> None:
         """The step was done. A lien that may lapse is as large as the bucket says, whatever was believed here."""
         self.sending = None
         self.moved_at = self.sent_at
-        self.known = bucket
+        self.learn(bucket, move.process, now)
         if self.key.kind == "budget":
             self.held += granted + move.debt
-            return
-        lien = bucket.liens.get(move.process)
-        self.held = (0 if lien is None else lien.amount) - self.used - sum(self.spent.values())
+        else:
+            self.held = self.lien - self.used - sum(self.spent.values())
+
+    def learn(self, bucket: Bucket, process: str, now: float) -> None:
+        """How the bucket stands, as was heard at ``now``."""
+        self.known, self.told_at, self.watched = bucket, now, False
+        self.booked = sum(bucket.ticks.values()) if self.key.kind == "rate" else bucket.spent
+        self.oldest = min(bucket.ticks, default=0)
+        self.newest = max(bucket.ticks, default=0)
+        self.others, self.lien = 0, 0
+        for holder, lien in bucket.liens.items():
+            if holder == process:
+                self.lien = lien.amount
+            elif lien.amount > 0:
+                self.others += lien.amount
+
+    @property
+    def unbooked(self) -> bool:
+        """Whether there is anything to book."""
+        return bool(self.spent or self.returned)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to tell the bucket."""
-        return not (self.held or self.used or self.spent or self.sending is not None or self.needs)
+        """Whether there is nothing to tell the bucket, nor will be."""
+        return not (self.held or self.open or self.unbooked or self.sending is not None or self.needs)
 
-    def standing(self, now_seconds: float) -> Standing:
-        """As far as this process knows: the bucket at its last move, and its own use since."""
-        known = self.known
-        reserved = sum(lien.amount for lien in known.liens.values()) if known is not None else 0
+    def standing(self, cap: int, now: float) -> Standing:
+        """At epoch second ``now``, as far as this process knows: the bucket when last heard of, its own use since."""
+        used = self.lien - self.held  # here, of what the bucket believes to be lent
         if self.key.kind == "rate":
-            booked = sum(known.ticks.values()) if known is not None else 0
-            remaining = self.cap - booked - reserved + self.held
-            newest = max((*self.spent, *(known.ticks if known is not None else ())), default=None)
-            resets = 0.0
-            if newest is not None:
-                resets = max(0.0, (newest + TICKS) * self.key.tick_seconds - now_seconds)
-            return Standing(
-                cap=self.cap, spent=self.cap - max(0, remaining), reserved=0, remaining=remaining, resets_in=resets
-            )
-        spent = known.spent if known is not None else 0
+            booked, newest = self.booked, self.newest
+            first = int(now) // self.key.tick_seconds - TICKS + 1
+            if self.oldest < first and self.known is not None:
+                booked = sum(amount for tick, amount in self.known.ticks.items() if tick >= first)
+            if self.spent:
+                newest = max(newest, max(self.spent))
+            remaining = cap - booked - self.others - used + sum(self.returned.values())
+            resets = max(0.0, (newest + TICKS) * self.key.tick_seconds - now) if newest else 0.0
+            return Standing(cap=cap, spent=cap - max(0, remaining), reserved=0, remaining=remaining, resets_in=resets)
         ends = self.key.ends_at
         return Standing(
-            cap=self.cap,
-            spent=spent,
-            reserved=max(0, reserved - max(0, self.held)),
-            remaining=self.cap - spent - reserved + self.held,
-            resets_in=None if ends is None else max(0.0, ends.timestamp() - now_seconds),
+            cap=cap,
+            spent=self.booked,
+            reserved=self.others + used,
+            remaining=cap - self.booked - self.others - used,
+            resets_in=None if ends is None else max(0.0, ends.timestamp() - now),
         )

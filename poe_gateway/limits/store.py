@@ -8,7 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from poe_gateway.limits.bucket import Bucket, BucketKey, Charge, Move
+from poe_gateway.limits.bucket import Bucket, Charge, Move
+from poe_gateway.limits.keys import BucketKey
 
 
 class Moved(msgspec.Struct, frozen=True):

@@ -8,7 +8,8 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from poe_gateway.limits.bucket import Ask, BucketKey, rate_key
+from poe_gateway.limits.bucket import Ask
+from poe_gateway.limits.keys import BucketKey, rate_key
 from poe_gateway.limits.terms import BudgetPeriod, Counted, RatePeriod, Scope
 
 _RATES: tuple[tuple[str, Counted, RatePeriod], ...] = (

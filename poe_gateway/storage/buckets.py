@@ -17,8 +17,9 @@ from pymongo.errors import DuplicateKeyError
 
 from poe_gateway.clock import Ids
 from poe_gateway.errors import StoreUnavailable
-from poe_gateway.limits.bucket import Bucket, BucketKey, Charge, Lien, charge, close, key_of, move
+from poe_gateway.limits.bucket import Bucket, Charge, Lien, charge, close, move
 from poe_gateway.limits.bucket import Move as Wish
+from poe_gateway.limits.keys import BucketKey, key_of
 from poe_gateway.limits.store import Moved
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, Document, guarded

@@ -65,8 +65,9 @@ class House:
         assert self._site.stdout is not None
         try:
             self.url = json.loads(self._site.stdout.readline())["url"]
-            for gateway in self.gateways:
-                await asyncio.to_thread(gateway.start)
+            first, *others = self.gateways
+            await asyncio.to_thread(first.start)
+            await asyncio.gather(*(asyncio.to_thread(gateway.start) for gateway in others))
             for number in range(self.accounts):
                 await self.admin(
                     "POST",
@@ -83,8 +84,7 @@ class House:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for gateway in self.gateways:
-            await asyncio.to_thread(gateway.stop)
+        await asyncio.gather(*(asyncio.to_thread(gateway.stop) for gateway in self.gateways))
         await self._admin.aclose()
         if self._site is not None:
             assert self._site.stdin is not None

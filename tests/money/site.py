@@ -3,7 +3,7 @@
 ``python -m tests.money.site --cost 0.01`` prints its address as JSON. Every message that arrives is paid at once,
 whoever hangs up afterwards; its text may say how long the answer takes and to which tab it belongs
 (``[[seconds:0.05]] [[tab:round-3]]``). ``GET /usage/points_history`` is the book of one API key as Poe's official API
-tells it, ``GET /_figures`` what was counted by tab.
+tells it, ``GET /_figures`` what was counted by tab, and how many calls of a tab there were at most at once.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ class Site:
         self.cost = cost
         self.calls: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
+        self.running: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        """At once, so far."""
         self.books: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
         self._numbers = itertools.count(1)
 
@@ -46,12 +49,22 @@ class Site:
         tab = found[1] if (found := _TAB.search(text)) else ""
         query = f"q-{next(self._numbers):08}"
         self.calls[tab] += 1
+        self.running[tab] += 1
+        self.most[tab] = max(self.most[tab], self.running[tab])
+        try:
+            return await self._answer(request, key, body["model"], tab, seconds, query)
+        finally:
+            self.running[tab] -= 1
+
+    async def _answer(
+        self, request: web.Request, key: str, model: str, tab: str, seconds: float, query: str
+    ) -> web.StreamResponse:
         self.books[key].insert(
             0,
             {
                 "query_id": query,
                 "creation_time": time.time_ns() // 1000,
-                "bot_name": body["model"],
+                "bot_name": model,
                 "usage_type": "API",
                 "cost_points": 1,
                 "cost_usd": str(self.cost),
@@ -83,7 +96,9 @@ class Site:
         return web.json_response({"data": page, "has_more": more, "length": len(page)})
 
     async def figures(self, _: web.Request) -> web.Response:
-        return web.json_response({"calls": self.calls, "answered": self.answered})
+        return web.json_response(
+            {"calls": self.calls, "answered": self.answered, "running": self.running, "most": self.most}
+        )
 
 
 def _named(data: bytes, query: str) -> bytes:

@@ -99,7 +99,7 @@ async def test_parallel_requests_are_free_again_when_they_end() -> None:
     with pytest.raises(Exceeded) as told:
         await limiter.reserve(wish)
     assert told.value.in_flight
-    assert told.value.retry_after is None
+    assert told.value.retry_after == 1.0
     first.settle({})
     first.settle({})  # once
     assert limiter.take(wish) is not None

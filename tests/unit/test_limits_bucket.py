@@ -13,20 +13,18 @@ from poe_gateway.limits.bucket import (
     LAPSE,
     TICKS,
     Bucket,
-    BucketKey,
     Move,
     charge,
     close,
     comes_free,
     free,
-    key_of,
     lapsed,
     move,
-    rate_key,
     reserved_of,
     spent_of,
     standing,
 )
+from poe_gateway.limits.keys import BucketKey, key_of, rate_key
 from poe_gateway.metering.store import Charge
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -118,10 +116,14 @@ class Budget(RuleBasedStateMachine):
         self.numbers: dict[str, int] = {}
         self.count = 0
         self.sum = 0
+        self.over = 0
+        """What attempts cost beyond all that their process had borrowed."""
 
     def _move(self, process: str, **wish: int) -> int:
         self.numbers[process] += 1
-        step = Move(process=process, number=self.numbers[process], **wish)
+        debt = max(0, -self.held[process])
+        self.held[process] += debt
+        step = Move(process=process, number=self.numbers[process], debt=debt, **wish)
         self.bucket, granted = move(BUDGET, self.bucket, step, self.CAP, NOON)
         again, same = move(BUDGET, self.bucket, step, self.CAP, NOON)
         assert (again, same) == (self.bucket, granted)
@@ -137,18 +139,23 @@ class Budget(RuleBasedStateMachine):
     @rule(data=st.data(), least=st.integers(1, 60), more=st.integers(0, 60), share=st.integers(1, 8))
     def borrow(self, data: st.DataObject, least: int, more: int, share: int) -> None:
         name = data.draw(st.sampled_from(sorted(self.held)))
+        debt = max(0, -self.held[name])
         before = free(BUDGET, self.bucket, self.CAP)
         granted = self._move(name, least=least, most=least + more, share=share)
         assert granted == 0 or least <= granted <= before
-        assert granted or before < least
+        assert granted or before < least + debt
         self.held[name] += granted
+        if granted:
+            borrowed = sum(max(0, held) for held in self.held.values())
+            assert self.bucket.spent + borrowed <= self.CAP, "a debt of one let another borrow"
 
-    @precondition(lambda self: any(self.held.values()))
-    @rule(data=st.data())
-    def spend(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(each for each, held in self.held.items() if held)))
-        amount = data.draw(st.integers(1, self.held[name]))
+    @precondition(lambda self: any(held > 0 for held in self.held.values()))
+    @rule(data=st.data(), extra=st.sampled_from([0, 0, 0, 1, 20, 200]))
+    def spend(self, data: st.DataObject, extra: int) -> None:
+        name = data.draw(st.sampled_from(sorted(each for each, held in self.held.items() if held > 0)))
+        amount = data.draw(st.integers(1, self.held[name])) + extra
         self.held[name] -= amount
+        self.over += max(0, -self.held[name])
         self.sum += amount
         self.rows[name].append(Charge(len(self.rows[name]) + 1, amount, True))
 
@@ -156,9 +163,9 @@ class Budget(RuleBasedStateMachine):
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.held)))
-        amount = data.draw(st.integers(0, self.held[name]))
-        self.held[name] -= amount
+        amount = data.draw(st.integers(0, max(0, self.held[name])))
         self._move(name, back=amount)
+        self.held[name] -= amount
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
@@ -179,8 +186,8 @@ class Budget(RuleBasedStateMachine):
 
     @invariant()
     def within_the_cap(self) -> None:
-        assert self.bucket.spent + reserved_of(self.bucket) <= self.CAP
-        assert self.sum <= self.CAP
+        assert self.bucket.spent + reserved_of(self.bucket) <= self.CAP + self.over
+        assert self.sum <= self.CAP + self.over
 
     @invariant()
     def liens_are_what_is_held_or_not_yet_charged(self) -> None:
