@@ -41,8 +41,8 @@ from poe_gateway.vault import new_key
 LIMITS = {
     "requests_minute": 100_000_000,
     "requests_hour": 1_000_000_000,
-    "requests_day": 10_000_000_000,
-    "tokens_minute": 10_000_000_000,
+    "requests_day": 1_000_000_000,
+    "tokens_minute": 1_000_000_000,
     "parallel": 10_000,
 }
 BUDGETS = [{"unit": "USD", "period": period, "amount": "1000000"} for period in ("day", "month")]

@@ -29,6 +29,7 @@ from poe_gateway.errors import (
 from poe_gateway.pool.store import StoreUnavailable
 
 _SET = re.compile(r"\b[Ff]rozenset\b")
+_NUMBER = re.compile(r"\bDecimal\('([^']*)'\)")
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
@@ -110,7 +111,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
     if first["type"] == "json_invalid":
         return _respond(InvalidRequest("The body is not valid JSON.", code="invalid_json"))
-    problem = _SET.sub(_list, first["msg"])
+    problem = _NUMBER.sub(r"\1", _SET.sub(_list, first["msg"])).removeprefix("Value error, ")
     return _respond(Unprocessable(f"{place or 'body'}: {problem}.", param=place or None, code="invalid_value"))
 
 

@@ -20,7 +20,10 @@ from poe_gateway.cli.allowances import (
 )
 from poe_gateway.cli.ground import Admin, fail, remote, show_fields, show_json, show_table
 
-_COLUMNS = ("ID", "NAME", "ORG", "ENABLED", "BOOTSTRAP", "PRIORITY", "WEIGHT", "ACCOUNTS", "CREATED", "REVOKED")
+_COLUMNS = (
+    *("ID", "NAME", "ORG", "ENABLED", "BOOTSTRAP", "PRIORITY", "WEIGHT", "ACCOUNTS"),
+    *("LIMITS", "BUDGETS", "CREATED", "EXPIRES", "REVOKED"),
+)
 _DEV = "dev"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -206,6 +209,8 @@ def _show_new(key: dict[str, Any], *, as_json: bool) -> None:
         return
     click.echo(key["key"])
     click.echo(f"Key {key['id']} ({key['name']}). Keep it now: it is not shown again.", err=True)
+    if key["previous_until"] is not None:
+        click.echo(f"The text before works on until {key['previous_until']}.", err=True)
 
 
 def _path_of(admin: Admin, key: str) -> str:
@@ -220,6 +225,8 @@ def _id_of(admin: Admin, key: str) -> str:
     if len(named) > 1:
         fail(f"Several keys are called {key}: {', '.join(named)}. Give the id.")
     if not named:
+        if any(each["name"] == key for each in known):
+            fail(f"All keys called {key} are revoked for good. Make a new one, or give the id of the one you mean.")
         fail("There is no such key.")
     return str(named[0])
 
@@ -227,7 +234,8 @@ def _id_of(admin: Admin, key: str) -> str:
 def _row(key: dict[str, Any]) -> tuple[Any, ...]:
     return (
         *(key["id"], key["name"], key["org"], key["enabled"], key["bootstrap"], key["priority"], key["weight"]),
-        *(_accounts(key), key["created_at"], key["revoked_at"]),
+        *(_accounts(key), shown_limits(key["limits"]), shown_budgets(key["budgets"])),
+        *(key["created_at"], key["expires_at"], key["revoked_at"]),
     )
 
 

@@ -11,6 +11,7 @@ from poe_gateway.cli.decisions import Exporter
 from poe_gateway.cli.ground import Admin, remote, show_fields, show_json, show_table
 
 _FIGURES = ("REQUESTS", "ATTEMPTS", "OK", "FAILED", "CANCELLED", "ORPHANED", "IN", "OUT", "CACHED", "POINTS", "COST")
+_BY = "hour, day, month, org, key, model, account, provider and status"
 _ROWS = ("AT", "ID", "STATUS", "KEY", "MODEL", "ACCOUNT", "IN", "OUT", "POINTS", "COST")
 _ACCOUNTS = (
     *("ACCOUNTS", "IN SERVICE", "DELETED", "INVALID", "EXPIRED", "DAYS", "REQUESTS", "POINTS"),
@@ -27,11 +28,11 @@ def _filters(command: Any) -> Any:
     """Options that choose rows."""
     for option in (
         click.option("--status", help="Of the attempts; leaves out corrections."),
-        click.option("--provider"),
+        click.option("--provider", help="Name of a provider."),
         click.option("--account", help="Id of an account."),
-        click.option("--model"),
-        click.option("--key", help="Id of a service key."),
-        click.option("--org", help="Id of an organisation."),
+        click.option("--model", help="Public name of a model."),
+        click.option("--key", help="A service key, by id or name."),
+        click.option("--org", help="An organisation, by id or name."),
         click.option("--to", "until", metavar="TIME", help="A date, which is then within, or a time in ISO 8601."),
         click.option("--from", "since", metavar="TIME", help="A date, or a time in ISO 8601."),
     ):
@@ -44,7 +45,7 @@ def _params(since: str | None, until: str | None, filters: dict[str, Any]) -> di
 
 
 @usage.command()
-@click.option("--by", default="day", show_default=True, help="Up to three, as day,key; see GET /admin/usage.")
+@click.option("--by", default="day", show_default=True, help=f"Up to three, as day,key, of {_BY}.")
 @_filters
 @click.option("--zone", help="Time zone in which days begin; default: BUDGET_TIMEZONE.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=1_000, show_default=True, help="Lines of a table.")

@@ -13,6 +13,8 @@ import msgspec
 
 T = TypeVar("T", bound=msgspec.Struct)
 _INT64 = 2**63 - 1
+_PLAIN = frozenset({bool, float, type(None)})
+"""Kinds of values that are stored as they are."""
 
 
 def to_document(value: msgspec.Struct) -> dict[str, Any]:
@@ -32,16 +34,46 @@ def from_document(kind: type[T], document: dict[str, Any]) -> T:
 
 def storable(value: Any) -> Any:
     """The value as it will be read back."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, bool | float) or value is None:
+    if kind in _PLAIN:
         return value
-    if isinstance(value, int):
-        return max(-_INT64, min(_INT64, value))
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).replace(microsecond=value.microsecond // 1000 * 1000)
-    if isinstance(value, dict):
-        return {storable(str(key)).replace("\x00", ""): storable(each) for key, each in value.items()}
+    if kind is int:
+        return value if -_INT64 <= value <= _INT64 else max(-_INT64, min(_INT64, value))
+    if kind is dict:
+        return _document(value)
+    if kind is datetime:
+        if value.tzinfo is not UTC:
+            value = value.astimezone(UTC)
+        return value.replace(microsecond=value.microsecond // 1000 * 1000)
     if isinstance(value, list | tuple):
         return [storable(each) for each in value]
-    return value
+    if isinstance(value, dict):
+        return storable(dict(value))
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(microsecond=value.microsecond // 1000 * 1000)
+    if isinstance(value, int):
+        return storable(int(value))
+    return storable(str(value)) if isinstance(value, str) else value
+
+
+def _document(value: dict[Any, Any]) -> dict[str, Any]:
+    """Most values of most documents are short and plain, and not worth a call each."""
+    document: dict[str, Any] = {}
+    for key, each in value.items():
+        kind = type(each)
+        if kind is str:
+            if not each.isascii():
+                each = each.encode("utf-8", "replace").decode()
+        elif kind is int:
+            if not -_INT64 <= each <= _INT64:
+                each = storable(each)
+        elif kind not in _PLAIN:
+            each = storable(each)
+        if type(key) is not str or not key.isascii() or "\x00" in key:
+            key = str(key).encode("utf-8", "replace").decode().replace("\x00", "")
+        document[key] = each
+    return document

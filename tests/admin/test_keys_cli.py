@@ -83,7 +83,9 @@ def test_a_key_with_limits_and_budgets_from_options(run: Shell) -> None:
     assert abs(known.expires_at - SystemClock().now() - timedelta(days=30)) < timedelta(minutes=5)
     shown = run("keys", "show", "app").stdout
     assert "rpm=30 tpd=100000 parallel=4" in shown and "day=5USD month=20.5USD day=100points" in shown
-    assert text not in shown and text not in run("keys", "list", "--org", "options").stdout
+    listed = run("keys", "list", "--org", "options").stdout
+    assert text not in shown and text not in listed
+    assert "rpm=30 tpd=100000 parallel=4  day=5USD month=20.5USD day=100points" in listed
     assert [key["name"] for key in run.told("keys", "list", "--org", "options")["data"]] == ["app"]
 
 
@@ -108,13 +110,16 @@ def test_set_changes_what_is_given_and_nothing_else(run: Shell) -> None:
 def test_rotation_and_switching_off(run: Shell) -> None:
     known = run.desk.house.keyring.known
     old = run("keys", "create", "turning").stdout.strip()
-    new = run("keys", "rotate", "turning", "--overlap", "1h").stdout.strip()
+    rotated = run("keys", "rotate", "turning", "--overlap", "1h")
+    assert "works on until" in rotated.stderr
+    new = rotated.stdout.strip()
     assert new.startswith("pgw_") and new != old and known(old) is known(new) is not None
     last = run("keys", "rotate", "turning").stdout.strip()
     assert known(new) is None and known(last) is not None
     assert "is switched off" in run("keys", "disable", "turning").stdout and known(last) is None
     assert "works again" in run("keys", "enable", "turning").stdout and known(last) is not None
     assert "is revoked" in run("keys", "revoke", "turning").stdout and known(last) is None
+    assert "revoked for good" in run("keys", "enable", "turning", code=1).output
 
 
 def test_a_development_key_is_made_once(run: Shell) -> None:

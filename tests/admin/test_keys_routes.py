@@ -98,6 +98,17 @@ async def test_a_patch_changes_single_limits_and_all_budgets(desk: Desk) -> None
         ({"budgets": [{"period": "day", "amount": "99999999999999USD"}]}, 422, "budgets.0"),
         ({"budgets": [{"period": "day", "amount": "NaN", "unit": "USD"}]}, 422, "budgets.0"),
         ({"budgets": [{"period": "year", "amount": "5USD"}]}, 422, "budgets.0.period"),
+        ({"budgets": [{"period": "day", "amount": "1e999999", "unit": "USD"}]}, 422, "budgets.0"),
+        ({"budgets": [{"period": "day", "amount": "1_000", "unit": "USD"}]}, 422, "budgets.0"),
+        ({"budgets": [{"period": "day", "amount": "\u0663", "unit": "USD"}]}, 422, "budgets.0"),
+        ({"budgets": [{"period": "day", "amount": 10**30, "unit": "USD"}]}, 422, "budgets.0"),
+        ({"budgets": [{"period": "day", "amount": True, "unit": "USD"}]}, 422, "budgets.0.amount"),
+        ({"expires_at": "9999-12-31T23:59:59-14:00"}, 422, "expires_at"),
+        ({"name": "two\r\nlines"}, 422, "name"),
+        ({"name": "\x00"}, 422, "name"),
+        ({"name": "\u202eback"}, 422, "name"),
+        ({"name": {"$ne": None}}, 422, "name"),
+        ({"org": {"$ne": None}}, 422, "org"),
         ({"key": "short"}, 422, "key"),
         ({"key": "with a space in the middle"}, 422, "key"),
     ],
@@ -107,6 +118,7 @@ async def test_what_cannot_be_is_refused_and_nothing_is_made(
 ) -> None:
     error = (await desk.call("POST", "/keys", status, json={"name": "app", **body}))["error"]
     assert error["param"] == param, error
+    assert "Value error" not in error["message"]
     assert not desk.house.keyring.keys() and not desk.house.noted
 
 

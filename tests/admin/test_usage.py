@@ -94,6 +94,21 @@ async def test_organisations_and_accounts_are_named(books: Books) -> None:
     assert row["names"] == line["names"]
 
 
+async def test_keys_and_organisations_are_asked_for_by_id_or_name(books: Books) -> None:
+    org = await books.house.keyring.create_org("team")
+    key, _ = await books.house.keyring.create("app")
+    twins = [(await books.house.keyring.create("twin"))[0].id for _ in range(2)]
+    await books.put(ledger_row(1, at=START - HOUR, org=org.id, key_id=key.id), ledger_row(2, at=START - HOUR))
+    for asked in ({"org": org.id}, {"org": "team"}, {"key": key.id}, {"key": "app"}):
+        assert (await books.get("/usage", **asked))["total"]["attempts"] == 1
+        assert len((await books.get("/ledger", **asked))["data"]) == 1
+    for asked, code in (({"org": "taem"}, "unknown_org"), ({"key": "ap"}, "unknown_key"), ({"key": "twin"}, None)):
+        for path in ("/usage", "/ledger"):
+            error = (await books.get(path, 400, **asked))["error"]
+            assert error["code"] == (code or "ambiguous_key")
+    assert all(each in error["message"] for each in twins)
+
+
 async def test_a_long_report_is_cut_but_its_total_is_whole(books: Books) -> None:
     await books.put(*[ledger_row(number, at=START - HOUR, model=f"m{number:02}") for number in range(20)])
     answer = await books.get("/usage", by="model", limit=3)

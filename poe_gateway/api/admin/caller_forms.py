@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Annotated, Any, Self
 
 from msgspec.structs import replace
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -18,7 +19,7 @@ from pydantic import (
 )
 
 from poe_gateway import money
-from poe_gateway.api.admin.forms import KeyName, Labels, Provider
+from poe_gateway.api.admin.forms import KeyName, Labels, Moment, Provider
 from poe_gateway.auth.addresses import network_of
 from poe_gateway.auth.keys import DEFAULTS as KEY_DEFAULTS
 from poe_gateway.auth.keys import KeyTerms
@@ -28,6 +29,7 @@ from poe_gateway.limits.terms import Budget, BudgetPeriod, Rates
 _MOST_REQUESTS, _MOST_TOKENS, _MOST_PARALLEL = 1_000_000_000, 1_000_000_000_000, 1_000_000
 _LONGEST_OVERLAP = 30 * 86_400
 """Seconds."""
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class _Form(BaseModel):
@@ -54,6 +56,13 @@ class LimitsForm(_Form):
         return replace(present, **{name: getattr(self, name) for name in self.model_fields_set})
 
 
+def _digits(value: Any) -> Any:
+    """An integer is as exact as text; what else JSON calls a number has been a float."""
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError('a decimal number as text, like "0.25" or "5USD"')
+    return str(value)
+
+
 class BudgetForm(_Form):
     """How much in a period."""
 
@@ -61,7 +70,7 @@ class BudgetForm(_Form):
         default=None, max_length=16, description="a currency of three letters, or points; may stand in the amount"
     )
     period: BudgetPeriod
-    amount: Annotated[int, Field(strict=True)] | Annotated[str, Field(max_length=64)] = Field(
+    amount: Annotated[str, BeforeValidator(_digits), Field(max_length=64)] = Field(
         description="a decimal number as text, with its unit or without", examples=["5", "5USD", "3000points"]
     )
 
@@ -72,7 +81,7 @@ class BudgetForm(_Form):
 
     def budget(self) -> Budget:
         """The budget. Raises ValueError."""
-        written = str(self.amount).strip()
+        written = self.amount.strip()
         if written[-1:].isalpha():
             amount, unit = money.read(written)
             if self.unit is not None and self.unit != unit:
@@ -82,6 +91,8 @@ class BudgetForm(_Form):
             raise ValueError("the unit is missing: write 5USD, or name it in the field unit")
         elif not money.is_unit(self.unit):
             raise ValueError("the unit is a currency of three capital letters, or points")
+        elif not _NUMBER.fullmatch(written):
+            raise ValueError("the amount is a decimal number like 5 or 0.25")
         else:
             unit = self.unit
             amount = money.amount_of(written, unit)
@@ -136,7 +147,7 @@ class KeyTermsForm(_Form):
     the default."""
 
     org: OrgRef | None = Field(default=None, description="id or name of its organisation")
-    expires_at: AwareDatetime | None = Field(default=None, description="from then on it does not work; null for never")
+    expires_at: Moment | None = Field(default=None, description="from then on it does not work; null for never")
     models: Annotated[frozenset[Glob], Field(max_length=256)] | None = Field(
         default=None, description="globs of model names that it may use, in any case; empty for all"
     )

@@ -28,6 +28,13 @@ POE = "poe_web"
 """Provider of the short form."""
 _SHORT, _GENERAL = FORM + "poe", FORM + "account"
 
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("only printable characters, in one line")
+    return text
+
+
 Email = Annotated[
     str,
     StringConstraints(strip_whitespace=True, to_lower=True, max_length=254, pattern=r"^[^@\s]+@[^@\s]+$"),
@@ -42,7 +49,10 @@ Status = Literal["active", "cooldown", "depleted", "invalid", "paused"]
 DecimalText = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[0-9]{1,10}(\.[0-9]{1,8})?$")]
 Currency = Annotated[str, StringConstraints(strip_whitespace=True, to_upper=True, pattern=r"^[A-Za-z]{3}$")]
 Note = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
-KeyName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100)]
+KeyName = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100), AfterValidator(_one_line)
+]
+"""Of a key or an organisation: stands in tables, reports and logs."""
 Provider = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 

@@ -11,7 +11,19 @@ from msgspec import to_builtins
 from pydantic import BaseModel, ConfigDict, Field
 
 from poe_gateway.api.admin.audited import audited
-from poe_gateway.api.admin.usage import Name, Naming, Rooms, Since, Until, Zone, names_of
+from poe_gateway.api.admin.usage import (
+    KeyName,
+    Name,
+    Naming,
+    OrgName,
+    Rooms,
+    Since,
+    Until,
+    Zone,
+    key_id,
+    names_of,
+    org_id,
+)
 from poe_gateway.api.deps import AdminRoute, errors
 from poe_gateway.api.deps import Rooms as GatewayRooms
 from poe_gateway.api.figures import moment_of, period
@@ -88,8 +100,8 @@ async def rows(
     since: Since = None,
     until: Until = None,
     zone: Zone = None,
-    org: Name = None,
-    key: Annotated[str | None, Query(max_length=254, description="id of a service key")] = None,
+    org: OrgName = None,
+    key: KeyName = None,
     model: Name = None,
     account: Annotated[str | None, Query(max_length=254, description="id of an account")] = None,
     provider: Name = None,
@@ -102,8 +114,8 @@ async def rows(
     where = Filter(
         since=None if since is None else over.since,
         until=None if until is None else over.until,
-        org=org,
-        key=key,
+        org=org_id(rooms, org),
+        key=key_id(rooms, key),
         model=model,
         account=account,
         provider=provider,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from fastapi import Request
@@ -28,6 +29,9 @@ _DEAREST, _PLACES = Decimal(1_000_000_000), 12
 _LARGEST_MARKUP = Decimal(100_000)
 _TOKENS = 1_000_000_000_000
 _PER_1K = Decimal(1_000)
+_DIGITS = 28
+"""Of a number: arithmetic with more would round."""
+_WRITTEN = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?|[+-]?(?i:nan|snan|inf|infinity)")
 _EXACTLY = 'a decimal number, best as text: "0.15"'
 
 
@@ -36,16 +40,16 @@ def _decimal(value: Any) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("a decimal number, as text or as a number")
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise ValueError("not a decimal number") from None
-    return number
+    if isinstance(value, str) and not _WRITTEN.fullmatch(value.strip()):
+        raise ValueError("not a decimal number")
+    return Decimal(value)
 
 
 def _fits(value: Decimal) -> Decimal:
     if not value.is_finite():
         raise ValueError("not a finite number")
+    if len(value.as_tuple().digits) > _DIGITS:
+        raise ValueError(f"at most {_DIGITS} digits")
     exponent = value.normalize().as_tuple().exponent
     if isinstance(exponent, int) and exponent < -_PLACES:
         raise ValueError(f"at most {_PLACES} decimals")

@@ -42,6 +42,8 @@ class Books(Gateway, Protocol):
 
 Rooms = Annotated[Books, Depends(gateway)]
 Name = Annotated[str | None, Query(max_length=254)]
+OrgName = Annotated[str | None, Query(max_length=254, description="id or name of an organisation")]
+KeyName = Annotated[str | None, Query(max_length=254, description="id or name of a service key")]
 Since = Annotated[
     str | None,
     Query(alias="from", max_length=40, description="a date, or a time in ISO 8601; default: 30 days with the last"),
@@ -78,8 +80,8 @@ async def usage(
     since: Since = None,
     until: Until = None,
     zone: Zone = None,
-    org: Name = None,
-    key: Annotated[str | None, Query(max_length=254, description="id of a service key")] = None,
+    org: OrgName = None,
+    key: KeyName = None,
     model: Name = None,
     account: Annotated[str | None, Query(max_length=254, description="id of an account")] = None,
     provider: Name = None,
@@ -97,8 +99,8 @@ async def usage(
     where = Filter(
         since=over.since,
         until=over.until,
-        org=org,
-        key=key,
+        org=org_id(rooms, org),
+        key=key_id(rooms, key),
         model=model,
         account=account,
         provider=provider,
@@ -154,6 +156,30 @@ async def _csv(
                 yield csv_text(rows).encode()
                 rows.clear()
     yield csv_text(rows).encode()
+
+
+def org_id(rooms: Gateway, named: str | None) -> str | None:
+    """Id of an organisation that is named by its id or name. Raises InvalidRequest: no rows would look like no use."""
+    if named is None or named.startswith("org_"):
+        return named
+    org = rooms.keyring.org(named)
+    if org is None:
+        raise InvalidRequest("There is no such organisation.", param="org", code="unknown_org")
+    return org.id
+
+
+def key_id(rooms: Gateway, named: str | None) -> str | None:
+    """Id of a key that is named by its id or name, revoked ones too. Raises InvalidRequest."""
+    if named is None or named.startswith("key_"):
+        return named
+    known = rooms.keyring.keys()
+    found = [key.id for key in known if key.name == named]
+    if not found:
+        raise InvalidRequest("There is no such key.", param="key", code="unknown_key")
+    if len(found) > 1:
+        told = ", ".join(found[:10])
+        raise InvalidRequest(f"Several keys have this name: {told}. Give the id.", param="key", code="ambiguous_key")
+    return found[0]
 
 
 Naming = Callable[[str, str | None], str | None]

@@ -5,6 +5,8 @@ Tests hold this against what the route really takes and gives.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -63,13 +65,20 @@ class ChatCompletionRequest(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens. ``estimated`` is present and true when the upstream did not tell them; ``points`` if it told a price."""
+    """Tokens. ``estimated`` is present and true when the upstream did not tell them; ``points`` if it told a price.
+
+    The costs are there when a price is known. They are exact as they are written: read them as decimal numbers.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     estimated: bool | None = None
     points: int | None = None
+    prompt_tokens_details: dict[str, int] | None = Field(default=None, description="`cached_tokens`, if there were any")
+    raw_cost: Decimal | None = Field(default=None, description="What the upstream asks.")
+    billed_cost: Decimal | None = Field(default=None, description="With markup: what budgets are charged.")
+    currency: str | None = None
 
 
 class AnswerMessage(BaseModel):
@@ -127,19 +136,49 @@ _HEADERS = {
     "x-gateway-queue-position": "Place in the queue at joining, from 1; only if it waited.",
     "x-gateway-queue-expected-ms": "Wait expected at joining; only if it waited and the pace is known.",
     "x-gateway-usage": "upstream or estimated; only without streaming.",
+    "x-gateway-cost": "Billed cost and its currency, as `0.0165 USD`; only without streaming and with a known price.",
+    "idempotent-replayed": "true: this request did not run, the answer is that of an earlier one with the same key.",
+    "x-gateway-original-request-id": "Id of the request that ran; only with idempotent-replayed.",
+}
+_RATES = {
+    f"x-ratelimit-{figure}-{counted}": text.format(counted)
+    for counted in ("requests", "tokens")
+    for figure, text in (
+        ("limit", "Most {} in the period that is nearest to its end; only where the key has such a limit."),
+        ("remaining", "What is left of these {}."),
+        ("reset", "Until these {} are unused again if nothing more comes, as `350ms`, `12s` or `6m0s`."),
+    )
+}
+_AGAIN = {
+    "retry-after": "Seconds; only where waiting helps.",
+    "x-should-retry": "false where it does not, or not within a minute.",
 }
 _ERRORS = {
     "400": "The request is not valid, or the upstream refused it.",
     "401": "Missing, malformed, unknown or revoked key.",
     "402": "Every account that serves the model has used up its points.",
+    "403": "The key may not do that: `model_not_allowed`, `address_not_allowed`, `org_disabled`, `currency_mismatch` "
+    "or `model_unpriced`.",
     "404": "The model is not known.",
     "405": "Only POST.",
-    "409": "The session's account is not available (only with SESSION_AFFINITY=strict).",
+    "409": "The session's account is not available (only with SESSION_AFFINITY=strict), or another process still runs "
+    "the request with this Idempotency-Key.",
     "413": "The body or the conversation is too long.",
+    "422": "The Idempotency-Key belongs to another request.",
+    "429": "`rate_limit_exceeded`: a limit of the key, its organisation or the gateway; `budget_exceeded`: a budget; "
+    "`too_many_failures`: too many wrong keys from this address.",
     "502": "The upstream failed.",
     "503": "No account is free in time; Retry-After tells when.",
     "504": "The upstream did not answer in time.",
 }
+
+
+_OF_KEYS = ("401", "403", "429")
+"""What any route may answer to a key."""
+
+
+def _documented(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
 
 
 def describe(schema: dict[str, Any]) -> None:
@@ -150,7 +189,7 @@ def describe(schema: dict[str, Any]) -> None:
         document = model.model_json_schema(ref_template="#/components/schemas/{model}")
         components.update(document.pop("$defs", {}))
         components[model.__name__] = document
-    headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()}
+    headers = _documented({**_HEADERS, **_RATES})
     error = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorObject"}}}
     responses: dict[str, Any] = {
         "200": {
@@ -164,9 +203,13 @@ def describe(schema: dict[str, Any]) -> None:
     }
     for status, text in _ERRORS.items():
         responses[status] = {"description": text, "content": error}
+    responses["429"]["headers"] = _documented({**_AGAIN, **_RATES})
     security: list[dict[str, list[str]]] = [{"ServiceKey": []}, {"ServiceKeyHeader": []}]
     paths = schema.get("paths", {})
-    for path, statuses in (("/v1/models", ("401",)), ("/v1/models/{model_id}", ("401", "404"))):
+    for path in ("/v1/key", "/v1/usage"):
+        if path in paths:
+            paths[path]["get"]["security"] = security
+    for path, statuses in (("/v1/models", _OF_KEYS), ("/v1/models/{model_id}", (*_OF_KEYS, "404"))):
         if path in paths:
             paths[path]["get"]["security"] = security
             for status in statuses:
@@ -184,7 +227,14 @@ def describe(schema: dict[str, Any]) -> None:
                     "required": False,
                     "description": "Seconds the caller is ready to wait.",
                     "schema": {"type": "number", "exclusiveMinimum": 0},
-                }
+                },
+                {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "required": False,
+                    "description": "Requests with the same key and body run once; repetitions get the same answer.",
+                    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+                },
             ],
             "requestBody": {
                 "required": True,

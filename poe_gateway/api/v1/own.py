@@ -62,7 +62,7 @@ class BudgetView(BaseModel):
     period: Literal["day", "month", "total"]
     amount: str
     spent: str
-    reserved: str = Field(description="for requests under way")
+    reserved: str = Field(description="held by gateway processes for requests under way or about to come")
     remaining: str
     resets_at: datetime | None = Field(description="null: never")
 
