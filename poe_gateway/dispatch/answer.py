@@ -15,6 +15,7 @@ from poe_gateway.chat.events import (
     TextReplaced,
     ToolCallDelta,
 )
+from poe_gateway.money import LARGEST
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -41,12 +42,10 @@ class Answer(msgspec.Struct, kw_only=True):
         elif isinstance(event, ToolCallDelta):
             self.tool_calls.extend(event.calls)
         elif isinstance(event, Measured):
-            self.prompt_tokens = event.prompt_tokens if event.prompt_tokens is not None else self.prompt_tokens
-            self.completion_tokens = (
-                event.completion_tokens if event.completion_tokens is not None else self.completion_tokens
-            )
-            self.points = event.points if event.points is not None else self.points
-            self.cached_tokens = event.cached_tokens if event.cached_tokens is not None else self.cached_tokens
+            self.prompt_tokens = _count(event.prompt_tokens, self.prompt_tokens)
+            self.completion_tokens = _count(event.completion_tokens, self.completion_tokens)
+            self.points = _count(event.points, self.points)
+            self.cached_tokens = _count(event.cached_tokens, self.cached_tokens)
             self.cost = (event.cost, event.currency) if event.cost is not None else self.cost
             self.upstream_id = event.upstream_id or self.upstream_id
         elif isinstance(event, Bound):
@@ -61,5 +60,23 @@ class Answer(msgspec.Struct, kw_only=True):
         return self.pieces[0] if self.pieces else ""
 
     @property
+    def length(self) -> int:
+        """Characters that were produced: of the text, and of the names and arguments of tool calls."""
+        functions = [function for call in self.tool_calls if isinstance(function := call.get("function"), dict)]
+        parts = [each.get(name) for each in functions for name in ("name", "arguments")]
+        return len(self.text) + sum(len(part) for part in parts if isinstance(part, str))
+
+    @property
+    def counted(self) -> bool:
+        """Whether the upstream told anything that it counted."""
+        told = (self.prompt_tokens, self.completion_tokens, self.points, self.cost)
+        return any(each is not None for each in told)
+
+    @property
     def empty(self) -> bool:
         return not self.tool_calls and not any(self.pieces)
+
+
+def _count(told: int | None, known: int | None) -> int | None:
+    """What is told now, else what is known: a count below zero, or beyond what a ledger holds, tells nothing."""
+    return told if told is not None and 0 <= told <= LARGEST else known

@@ -166,6 +166,8 @@ class Dispatcher:
                 stream = await self._attempt(journey, lease)
                 if stream is not None:
                     return stream
+                if journey.charge is not None:
+                    await journey.charge.again()
         except GatewayError as error:
             error.attempts = journey.attempts
             if journey.charge is not None:
@@ -332,8 +334,6 @@ class Dispatcher:
             if ref is None:
                 return None
             attempt, request, bound = self._prepare(journey, lease)
-            if journey.charge is not None:
-                journey.charge.open(request, journey.request_id, lease, attempt.number, attempt.target)
             try:
                 stream = await self._begin(journey, attempt, ref, request, bound)
             except UpstreamFailure as failure:
@@ -416,6 +416,10 @@ class Dispatcher:
         """Call the upstream and wait for its first piece. Raises UpstreamFailure. Settled but when it returns."""
         session = journey.session if request.session_id is not None else None
         source = self._upstreams[attempt.provider].chat(ref, attempt.target, request, bound)
+        if journey.charge is not None:  # nothing is sent before the first event is asked for
+            journey.charge.open(
+                attempt.lease, journey.request_id, attempt.number, attempt.target, stream=request.stream
+            )
         if session is not None:
             self._sessions.busy.add(session)
         answer = Answer()
@@ -445,13 +449,15 @@ class Dispatcher:
             outcome = self._blamed(journey, outcome)
             if session is not None:
                 self._sessions.busy.discard(session)
-            self._settle(journey, attempt, answer, outcome, fate, ttft=begun - attempt.lease.taken)
-            if session is not None:
-                self._remember(journey, attempt, request, answer, outcome)
-            elif isinstance(outcome, Succeeded):
-                self._remember_opening(journey, attempt, answer)
-            status, code = _told(outcome)
-            self._decide(journey, status, code)
+            try:
+                self._settle(journey, attempt, answer, outcome, fate, ttft=begun - attempt.lease.taken)
+                if session is not None:
+                    self._remember(journey, attempt, request, answer, outcome)
+                elif isinstance(outcome, Succeeded):
+                    self._remember_opening(journey, attempt, answer)
+            finally:
+                self._broker.give_up(attempt.lease)  # does nothing when settled
+                self._decide(journey, *_told(outcome))
 
         return ChatStream(
             request=journey.request,
@@ -569,7 +575,7 @@ class Dispatcher:
         lease = attempt.lease
         if journey.charge is not None:  # first: whatever became of the slot, what was spent is spent
             spent = self._clock.monotonic() - lease.taken
-            journey.charge.close(journey.request, lease, outcome, fate, answer, spent)
+            journey.charge.close(lease, outcome, fate, answer, spent)
         if lease.closed:
             return
         accepted = fate is Fate.ACCEPTED or not answer.empty

@@ -17,7 +17,8 @@ from poe_gateway.chat.events import ChatEvent, Finished, TextDelta, TextReplaced
 from poe_gateway.chat.openai_chat import Usage
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.dispatch.answer import Answer
-from poe_gateway.dispatch.charging import Bill, Charge
+from poe_gateway.dispatch.bills import Bill
+from poe_gateway.dispatch.charging import Charge
 from poe_gateway.dispatch.failover import as_error
 from poe_gateway.errors import GatewayError, Overloaded, UpstreamTimeout
 from poe_gateway.pool.lease import Lease
@@ -199,7 +200,7 @@ class ChatStream:
         bill = self.charge.bill if self.charge is not None else Bill()
         return Usage(
             prompt_tokens=estimate.prompt_tokens(self.request) if prompt is None else prompt,
-            completion_tokens=estimate.tokens(len(answer.text)) if completion is None else completion,
+            completion_tokens=estimate.tokens(answer.length) if completion is None else completion,
             estimated=estimated,
             points=answer.points,
             cached_tokens=answer.cached_tokens or 0,

@@ -96,11 +96,7 @@ class Slice:
 
     def stale(self, now: float) -> bool:
         """Whether the lien that was borrowed here may have lapsed there."""
-        return (
-            now - self.moved_at > _STALE
-            and self.key.kind != "budget"
-            and self.held + self.used + sum(self.spent.values()) > 0
-        )
+        return now - self.moved_at > _STALE and self.key.kind != "budget"
 
     def _forget(self) -> None:
         """Give up the lien without telling: all of a rate's counts as used there. What went beyond it is still a debt.

@@ -199,7 +199,7 @@ class Ledger:
                     return False
                 await self._sync(spool)
                 async with asyncio.timeout(patience):
-                    await self._drainer.finish(spool.folder)
+                    await self._drainer.finish(spool.folder, self._unwritten)
             except (StoreUnavailable, OSError):
                 return False
             finally:

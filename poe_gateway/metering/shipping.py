@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -140,18 +140,18 @@ class Drainer:
                 self._report(f"spool {folder.name} cannot be read or removed: {_reason(error)}")
         return finished
 
-    async def finish(self, folder: Path) -> None:
+    async def finish(self, folder: Path, unwritten: Mapping[int, Outcome] | None = None) -> None:
         """Ship what is left, end what is open, close the spool and remove it. The caller holds its lock.
 
-        Raises StoreUnavailable, OSError.
+        ``unwritten``: ends that the disk did not take, by the seq of their intents. Raises StoreUnavailable, OSError.
         """
         if not await self._shipper.rows.closed(folder.name):
-            await self._ship(folder)
+            await self._ship(folder, unwritten or {})
             await self._shipper.rows.close_spool(folder.name)
         await self._shipper.charger.close(folder.name, self._clock.now())
         await asyncio.to_thread(disk.remove, folder)
 
-    async def _ship(self, folder: Path) -> None:
+    async def _ship(self, folder: Path, unwritten: Mapping[int, Outcome]) -> None:
         files = disk.segments(folder)
         story = Story(folder.name, last=files[-1][0] - 1 if files else 0)
         entries = story.entries(disk.lines(files), after=disk.remembered(folder))
@@ -167,12 +167,18 @@ class Drainer:
         # Numbered by rule: whoever comes after us here gives each the same number, and nothing counts twice.
         now = self._clock.now()
         ends = [
-            Entry(folder.name, seq, orphan(intent, f"{folder.name}-{opened}", now), opened, intent)
+            Entry(
+                folder.name,
+                seq,
+                unwritten.get(opened) or orphan(intent, f"{folder.name}-{opened}", now),
+                opened,
+                intent,
+            )
             for seq, (opened, intent) in enumerate(sorted(story.open.items()), story.last + 1)
         ]
         for start in range(0, len(ends), BATCH):
             await self._shipper.ship(folder.name, ends[start : start + BATCH])
-        self.orphans += len(ends)
+        self.orphans += sum(entry.opened not in unwritten for entry in ends)
 
 
 def _of(kind: type[T], entries: Sequence[Entry]) -> list[tuple[int, T]]:

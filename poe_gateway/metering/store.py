@@ -150,6 +150,8 @@ def charges_of(entries: Sequence[Entry]) -> dict[str, list[Charge]]:
         record = entry.record
         if isinstance(record, Outcome | Correction):
             for bucket, amount in record.charges.items():
+                if not amount:
+                    continue  # only the row's own business
                 # An absurd figure of an upstream must not block all others: the store holds 64 bits.
                 bounded = max(-LARGEST, min(LARGEST, amount))
                 charges.setdefault(bucket, []).append(Charge(entry.seq, bounded, isinstance(record, Outcome)))

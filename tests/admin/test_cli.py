@@ -156,7 +156,7 @@ def test_keys(run: Run, desk: Desk) -> None:
     assert "app" in listed and made.stdout.strip() not in listed
     assert "is revoked" in run("keys", "revoke", "app").stdout
     assert desk.house.keyring.known(made.stdout.strip()) is None
-    assert "no such key" in run("keys", "revoke", "app", code=1).output
+    assert "revoked for good" in run("keys", "revoke", "app", code=1).output
 
 
 def test_terms_of_a_key(run: Run, desk: Desk) -> None:

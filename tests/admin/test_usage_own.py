@@ -207,3 +207,10 @@ def test_the_routes_are_documented(door: Door) -> None:
     paths = door.app.openapi()["paths"]
     assert {each["name"] for each in paths["/v1/usage"]["get"]["parameters"]} == {"from", "to", "by"}
     assert paths["/v1/key"]["get"]["responses"]["401"]
+    for path in ("/v1/key", "/v1/usage"):
+        assert paths[path]["get"]["security"] == paths["/v1/chat/completions"]["post"]["security"]
+    asking = paths["/v1/chat/completions"]["post"]
+    assert {"403", "409", "422", "429"} <= asking["responses"].keys()
+    assert "Idempotency-Key" in {each["name"] for each in asking["parameters"]}
+    for status in ("200", "429"):
+        assert "x-ratelimit-remaining-requests" in asking["responses"][status]["headers"]

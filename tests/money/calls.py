@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 
 
 class Call(msgspec.Struct, kw_only=True):
-    """``status`` 0: the connection broke."""
+    """``status`` 0: the connection broke; ``code`` says how."""
 
     id: str
     """The request's own: the gateways write it into the ledger."""
@@ -54,8 +54,8 @@ async def ask(
     body = {"model": MODEL, "stream": stream, "messages": [{"role": "user", "content": text}]}
     try:
         answer = await client.post(f"{base_url}/v1/chat/completions", json=body, headers=headers)
-    except httpx.TransportError:
-        call.ended = time.monotonic()
+    except httpx.TransportError as error:
+        call.ended, call.code = time.monotonic(), type(error).__name__
         return call
     call.ended, call.status, call.body = time.monotonic(), answer.status_code, answer.content
     call.ran = answer.headers.get("x-gateway-original-request-id", call.id)

@@ -40,8 +40,8 @@ class Left(msgspec.Struct, kw_only=True):
     wrong: list[str] = []
 
 
-async def left_behind(house: House, mongo: Mongo, db: str, *, calls: int = 10) -> Left:
-    """With the database away gateway 0 is stopped and gateway 1 killed; only gateway 0 comes back."""
+async def left_behind(house: House, mongo: Mongo, db: str, *, calls: int = 10, gently: bool = True) -> Left:
+    """With the database away gateway 0 is stopped (not ``gently``: killed) and gateway 1 killed; only 0 comes back."""
     told = Left()
     await house.admin("POST", "/prices", model=MODEL, currency="USD", request=str(house.cost))
     budget = {"unit": "USD", "period": "total", "amount": "100"}
@@ -53,7 +53,9 @@ async def left_behind(house: House, mongo: Mongo, db: str, *, calls: int = 10) -
         async def call(kind: str, place: int, seconds: float = 0.0) -> None:
             base_url = house.gateways[place].base_url
             made.append(
-                await ask(client, base_url, keys[kind][1], kind=kind, tab=f"outage-{kind}", place=place, seconds=seconds)
+                await ask(
+                    client, base_url, keys[kind][1], kind=kind, tab=f"outage-{kind}", place=place, seconds=seconds
+                )
             )
 
         # The slices of the budget are borrowed while the database is there, what they pay ends when it is away.
@@ -71,7 +73,7 @@ async def left_behind(house: House, mongo: Mongo, db: str, *, calls: int = 10) -
         await last
         process, began = house.gateways[0].process, time.monotonic()
         assert process is not None
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM if gently else signal.SIGKILL)
         told.code = await asyncio.to_thread(process.wait, 60)
         told.stopping = round(time.monotonic() - began, 1)
     told.folders = len(list((house.home / "data" / "spool").glob("spool_*")))
@@ -108,6 +110,87 @@ async def _judge_left(told: Left, house: House, db: Any, made: list[Call], ids: 
     for kind, key_id in ids.items():
         site = int(figures["calls"].get(f"outage-{kind}", 0) * Decimal(house.cost) * UNIT)
         await compare(told.wrong, db, kind, key_id, site)
+
+
+class Rolled(msgspec.Struct, kw_only=True):
+    """What came of gateways that were asked to stop one after the other under load, and came back."""
+
+    got: dict[str, int] = {}
+    stopping: list[float] = []
+    """Seconds that each took."""
+    orphans: int = 0
+    wrong: list[str] = []
+
+
+async def rolled(house: House, db: Any) -> Rolled:
+    """Nothing is broken off, nothing is an orphan, and each takes its spool along."""
+    told = Rolled()
+    await house.admin("POST", "/prices", model=MODEL, currency="USD", request=str(house.cost))
+    budget = {"unit": "USD", "period": "total", "amount": "1000"}
+    terms: dict[str, dict[str, Any]] = {
+        "budget": {"budgets": [budget], "limits": {"parallel": 100, "requests_minute": 100_000}},
+        "repeated": {},
+    }
+    keys = {kind: await house.key(f"rolled-{kind}", **each) for kind, each in terms.items()}
+    made: list[Call] = []
+    stop = asyncio.Event()
+    async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+
+        async def load(kind: str, place: int, name: int) -> None:
+            number = 0
+            while not stop.is_set():
+                number += 1
+                words = f"{kind} {place} {name} {number}"
+                call = await ask(
+                    client,
+                    house.gateways[place].base_url,
+                    keys[kind][1],
+                    kind=kind,
+                    tab=f"rolled-{kind}",
+                    place=place,
+                    seconds=0.4,
+                    stream=number % 2 == 0,
+                    words=words,
+                    repetition=words if kind == "repeated" else None,
+                )
+                made.append(call)
+                await asyncio.sleep(0.05 if call.whole else 0.5)
+
+        going = [
+            asyncio.create_task(load(kind, place, name))
+            for kind in keys
+            for place in range(len(house.gateways))
+            for name in range(3)
+        ]
+        for place, gateway in enumerate(house.gateways):
+            await asyncio.sleep(1.5)
+            assert gateway.process is not None
+            before = {each.name for each in (house.home / "data" / "spool").glob("spool_*")}
+            began = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(gateway.process.wait, 60)
+            told.stopping.append(round(time.monotonic() - began, 1))
+            left = {each.name for each in (house.home / "data" / "spool").glob("spool_*")}
+            if len(left) != len(before) - 1:
+                told.wrong.append(f"gateway {place} has left its spool: {len(before)} before, {len(left)} after")
+            await house.revive(place)
+        stop.set()
+        await asyncio.gather(*going)
+    ids = {kind: key_id for kind, (key_id, _) in keys.items()}
+    await settled(house, db, list(ids.values()))
+    told.got = dict(Counter(call.code or ("answered" if call.whole else "broken off") for call in made))
+    rows: Counter[str] = Counter()
+    async for row in db.ledger.find({"key_id": {"$in": list(ids.values())}, "status": {"$ne": "correction"}}):
+        rows[row["request_id"]] += row["status"] == "succeeded"
+        told.orphans += row["status"] == "orphaned"
+    if lost := [call.id for call in made if call.whole and rows[call.id] != 1]:
+        told.wrong.append(f"{len(lost)} answered calls have not one row")
+    if told.orphans or told.got.get("broken off"):
+        told.wrong.append(f"{told.orphans} orphans, {told.got.get('broken off', 0)} answers broken off")
+    figures = await house.figures()
+    for kind, key_id in ids.items():
+        await compare(told.wrong, db, kind, key_id, int(figures["calls"][f"rolled-{kind}"] * house.cost * UNIT))
+    return told
 
 
 class Frozen(msgspec.Struct, kw_only=True):
@@ -211,26 +294,28 @@ async def _judge_frozen(
         told.wrong.append(f"the provider had {told.most} at once, the limit is {PARALLEL}")
 
 
-async def main(seconds: float, long: float) -> bool:
+async def main(what: str, seconds: float, long: float) -> bool:
+    told: Left | Rolled | Frozen
     with tempfile.TemporaryDirectory() as place:
-        async with own_mongod() as mongo:
-            if not seconds:
-                async with House(Path(place), mongo.uri, "money", processes=2) as house:
-                    told: Left | Frozen = await left_behind(house, mongo, "money")
+        async with (
+            own_mongod() as mongo,
+            AsyncMongoClient[dict[str, Any]](mongo.uri, tz_aware=True) as client,
+            House(Path(place), mongo.uri, "money", processes=2 if what == "left" else 3) as house,
+        ):
+            if what == "left":
+                told = await left_behind(house, mongo, "money")
+            elif what == "rolled":
+                told = await rolled(house, client["money"])
             else:
-                client: AsyncMongoClient[dict[str, Any]] = AsyncMongoClient(mongo.uri, tz_aware=True)
-                try:
-                    async with House(Path(place), mongo.uri, "money", processes=3) as house:
-                        told = await frozen(house, client["money"], seconds=seconds, long=long)
-                finally:
-                    await client.close()
+                told = await frozen(house, client["money"], seconds=seconds, long=long)
     print(msgspec.json.format(msgspec.json.encode(told)).decode())
     return not told.wrong
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--frozen", type=float, default=0.0, help="seconds; 0: the other proof, of what is left behind")
-    parser.add_argument("--long", type=float, default=5.0, help="seconds of the calls in the air while it is frozen")
+    parser.add_argument("what", choices=("left", "rolled", "frozen"))
+    parser.add_argument("--seconds", type=float, default=90.0, help="for which a gateway is frozen")
+    parser.add_argument("--long", type=float, default=5.0, help="seconds of the calls in the air at the frozen one")
     options = parser.parse_args()
-    raise SystemExit(0 if asyncio.run(main(options.frozen, options.long)) else 1)
+    raise SystemExit(0 if asyncio.run(main(options.what, options.seconds, options.long)) else 1)

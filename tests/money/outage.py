@@ -1,7 +1,8 @@
 """MongoDB goes away under load and comes back: nothing that a caller got is missing, and nothing is counted twice.
 
-``python -m tests.money.outage --seconds 60`` is the long run by hand; ``--hard`` kills mongod instead of stopping it.
-It prints what callers got meanwhile, and for how long each kind of key was served.
+``python -m tests.money.outage --seconds 60`` is the long run by hand; with ``--how kill`` mongod is killed, with
+``--how freeze`` it takes connections and does not answer. It prints what callers got meanwhile, and for how long each
+kind of key was served.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import msgspec
@@ -45,11 +46,13 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """``before`` and ``after`` in seconds: load before the outage, and once everything is served again."""
 
     seconds: float = 60.0
-    hard: bool = False
+    how: Literal["stop", "kill", "freeze"] = "stop"
     before: float = 4.0
     after: float = 4.0
     callers: int = 2
     """Of each kind, at each gateway."""
+    kills: int = 0
+    """Of gateways, in the middle of the outage; they come back after it."""
     pause: float = 0.15
     """Seconds between two calls of a caller."""
     seed: int = 1
@@ -82,12 +85,20 @@ class Mongo:
         self._home = home / "mongo"
         self._port = port
 
-    async def stop(self, *, hard: bool = False) -> None:
-        if hard and (pid := embedded.running_pid(self._home)):
+    async def stop(self, how: Literal["stop", "kill", "freeze"] = "stop") -> None:
+        pid = embedded.running_pid(self._home)
+        assert pid
+        if how == "freeze":
+            os.kill(pid, signal.SIGSTOP)
+            return
+        if how == "kill":
             os.kill(pid, signal.SIGKILL)
         await embedded.stop_mongod(self._home, SystemClock())
 
     async def start(self) -> None:
+        if pid := embedded.running_pid(self._home):
+            os.kill(pid, signal.SIGCONT)
+            return
         await embedded.start_mongod(embedded.find_mongod(), self._home, self._port)
 
 
@@ -96,9 +107,12 @@ async def own_mongod() -> AsyncIterator[Mongo]:
     """A mongod of nobody else's."""
     with temporary_home() as home:
         mongo = await embedded.ensure_mongod(home, SystemClock())
+        own = Mongo(home, mongo.port, mongo.uri)
         try:
-            yield Mongo(home, mongo.port, mongo.uri)
+            yield own
         finally:
+            if embedded.running_pid(home / "mongo"):
+                await own.start()  # one that is frozen would not stop
             await mongo.release()
             await embedded.stop_mongod(home / "mongo", SystemClock())
 
@@ -119,10 +133,14 @@ async def run(plan: Plan, house: House, mongo: Mongo, db: str) -> Told:
         ]
         await asyncio.sleep(plan.before)
         gone = time.monotonic()
-        await mongo.stop(hard=plan.hard)
-        await asyncio.sleep(plan.seconds)
+        await mongo.stop(plan.how)
+        await asyncio.sleep(plan.seconds / 2)
+        for victim in range(plan.kills):
+            house.kill(victim)
+        await asyncio.sleep(plan.seconds / 2)
         await mongo.start()
         back = time.monotonic()
+        await asyncio.gather(*(house.revive(victim) for victim in range(plan.kills)))
         await _recovered(house, calls, back, told)
         await asyncio.sleep(plan.after)
         stop.set()
@@ -251,7 +269,8 @@ async def settled(house: House, db: Any, key_ids: list[str], seconds: float = 60
         folders = len(list((house.home / "data" / "spool").glob("spool_*")))
         liens = 0
         for key_id in key_ids:
-            liens += sum([len(each["liens"]) async for each in db.buckets.find({"_id": {"$regex": key_id}})])
+            async for bucket in db.buckets.find({"_id": {"$regex": key_id}}):
+                liens += sum(lien["amount"] != 0 for lien in bucket["liens"].values())
         rows = await db.ledger.count_documents({})
         if folders <= alive and not liens and rows == last:
             return True
@@ -296,9 +315,10 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--callers", type=int, default=2)
-    parser.add_argument("--hard", action="store_true")
+    parser.add_argument("--how", choices=("stop", "kill", "freeze"), default="stop")
+    parser.add_argument("--kills", type=int, default=0)
     options = parser.parse_args()
-    given = Plan(seconds=options.seconds, hard=options.hard, callers=options.callers)
+    given = Plan(seconds=options.seconds, how=options.how, kills=options.kills, callers=options.callers)
     outcome = asyncio.run(main(given, options.processes))
     print(msgspec.json.format(msgspec.json.encode(outcome)).decode())
     raise SystemExit(1 if outcome.wrong else 0)

@@ -173,7 +173,9 @@ async def parallel(house: House, db: Any, name: str, *, limit: int = 6, calls: i
                 place = rng.randrange(len(house.gateways))
                 base_url = house.gateways[place].base_url
                 made.append(
-                    await ask(client, base_url, text, kind=tab, tab=tab, seconds=rng.uniform(0.1, 0.4), stream=number % 2 == 0)
+                    await ask(
+                        client, base_url, text, kind=tab, tab=tab, seconds=rng.uniform(0.1, 0.4), stream=number % 2 == 0
+                    )
                 )
                 if made[-1].status not in (0, 429, 503):
                     return

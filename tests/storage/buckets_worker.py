@@ -6,7 +6,7 @@ Run as ``python -m tests.storage.buckets_worker <uri> <database> <name> <role> <
 reservations is made again, as a caller would. One line of the journal for each that was admitted.
 
 ``budget``: spends until it is killed or the budget is used up; ``number`` is the seed. Each line is what a call cost,
-written before the limiter hears of it, as the ledger does.
+written before the limiter hears of it, and charged some time later, as the ledger does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from poe_gateway.clock import Ids, SystemClock
 from poe_gateway.limits.bucket import Ask
 from poe_gateway.limits.keys import BucketKey, rate_key
 from poe_gateway.limits.limiter import Exceeded, Hold, Limiter
+from poe_gateway.metering.store import Charge
 from poe_gateway.storage.buckets import MongoBuckets
 from poe_gateway.storage.client import connect
 
@@ -68,8 +69,9 @@ async def under_a_rate(limiter: Limiter, journal: int, calls: int) -> None:
     await limiter.leave()
 
 
-async def under_a_budget(limiter: Limiter, journal: int, seed: int) -> None:
+async def under_a_budget(limiter: Limiter, journal: int, seed: int, store: MongoBuckets, name: str) -> None:
     rng = random.Random(seed)
+    rows: list[Charge] = []
 
     async def calls() -> None:
         while True:
@@ -80,9 +82,17 @@ async def under_a_budget(limiter: Limiter, journal: int, seed: int) -> None:
             await asyncio.sleep(rng.random() * 0.01)
             cost = rng.randint(0, amount)
             os.write(journal, f"{cost}\n".encode())
+            rows.append(Charge(len(rows) + 1, cost, True))
             hold.settle({BUDGET.id: cost})
 
+    async def ship() -> None:
+        while True:
+            await asyncio.sleep(rng.random() * 0.3)
+            await store.charge(name, {BUDGET.id: rows})
+
+    shipping = asyncio.create_task(ship())
     await asyncio.gather(*(calls() for _ in range(6)))
+    shipping.cancel()
 
 
 async def main(uri: str, database: str, name: str, role: str, path: str, number: str) -> None:
@@ -91,7 +101,10 @@ async def main(uri: str, database: str, name: str, role: str, path: str, number:
         store = MongoBuckets(client[database], Ids())
         limiter = Limiter(store=store, process=name, clock=SystemClock(), live=lambda: PROCESSES)
         async with running(limiter):
-            await (under_a_rate if role == "rate" else under_a_budget)(limiter, journal, int(number))
+            if role == "rate":
+                await under_a_rate(limiter, journal, int(number))
+            else:
+                await under_a_budget(limiter, journal, int(number), store, name)
 
 
 if __name__ == "__main__":

@@ -138,9 +138,8 @@ async def test_no_change_is_lost_when_many_make_them_at_once(store: BucketStore)
         spent = 0
         for turn in range(turns):
             number = 2 * turn + 1
-            granted = (
-                await store.move(BUDGET, Move(process=process, number=number, least=3, most=3), 100, NOON)
-            ).granted
+            borrow = Move(process=process, number=number, least=3, most=3)
+            granted = (await store.move(BUDGET, borrow, 100, NOON)).granted
             used = min(granted, turn % 3)
             if used:
                 await store.charge(process, {BUDGET.id: [Charge(number, used, True)]})
@@ -152,8 +151,6 @@ async def test_no_change_is_lost_when_many_make_them_at_once(store: BucketStore)
     bucket = (await store.read([BUDGET.id]))[BUDGET.id]
     assert bucket.spent == sum(sums) > 0
     assert bucket.liens == {}
-    charges = 8 * sum(turn % 3 > 0 for turn in range(turns)) if sum(sums) == 8 * turns else None
-    assert charges is None or bucket.rev == 8 * 2 * turns + charges
     assert {told[0] for told in bucket.moves.values()} == {2 * turns}
 
 
@@ -200,8 +197,15 @@ async def test_processes_are_found_by_the_index_for_their_closing(db: Database) 
     assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
 
 
-async def test_a_database_that_is_away_is_said_to_be(mongo_uri: str) -> None:
-    async with connect("mongodb://127.0.0.1:9/?serverSelectionTimeoutMS=50") as client:
+async def test_a_database_that_is_away_is_said_to_be() -> None:
+    async with connect("mongodb://127.0.0.1:9/") as client:
         store = MongoBuckets(client["nowhere"], Ids(1))
-        with pytest.raises(StoreUnavailable):
-            await store.read([RATE.id])
+        calls = (
+            store.move(RATE, Move(process="a", number=1), 1, NOON),
+            store.charge("a", {BUDGET.id: [Charge(1, 1, True)]}),
+            store.close("a", NOON),
+            store.read([RATE.id]),
+            store.wanted([RATE.id]),
+        )
+        told = await asyncio.gather(*(asyncio.create_task(call) for call in calls), return_exceptions=True)
+    assert [type(each) for each in told] == [StoreUnavailable] * len(calls)

@@ -98,7 +98,6 @@ async def test_nothing_of_a_budget_leaks_from_processes_that_are_killed(db: Data
             await store.close(name, datetime.now(UTC))
             spent += sum(costs)
             bucket = await bucket_of(db, BUDGET.id)
-            assert bucket.spent == spent
             assert bucket.spent + reserved_of(bucket) <= CAP
             if generation == 0:
                 crew.start("budget", 10 + crew.count)

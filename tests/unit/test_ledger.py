@@ -317,6 +317,33 @@ async def test_a_long_outage_waits_on_disk_not_in_memory(house: House) -> None:
     assert await ledger.leave()
 
 
+async def test_who_leaves_with_a_full_disk_takes_no_end_along(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = await house.ledger()
+    rows = [ledger.open(intent()) for _ in range(3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(disk.Spool, "append", full)
+        ledger.close(outcome(rows[0], 40))
+        ledger.close(outcome(rows[1], 30))
+        assert await ledger.leave()
+    assert [house.rows.documents[row]["status"] for row in rows] == ["succeeded", "succeeded", "orphaned"]
+    assert house.spent == 40 + 30 + 100
+    assert ledger.state().orphans == 1
+    assert house.left() == []
+
+
+def full(*_: object) -> int:
+    raise SpoolFailed("no space left")
+
+
+async def test_what_costs_nothing_changes_no_budget(house: House) -> None:
+    ledger = await house.ledger()
+    row = ledger.open(intent())
+    ledger.close(outcome(row, 0))
+    assert await ledger.flush(5)
+    assert house.rows.documents[row]["charges"] == [{"b": BUCKET, "n": 0}]
+    assert "charge" not in house.calls
+
+
 @pytest.mark.parametrize("end", [OSError(5, "Input/output error"), TimeoutError()])
 async def test_a_reading_that_was_broken_off_leaves_nothing_out(
     house: House, monkeypatch: pytest.MonkeyPatch, end: OSError
