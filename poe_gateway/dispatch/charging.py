@@ -42,7 +42,7 @@ Standings = Sequence[tuple[Ask, Standing]]
 
 
 class Charge:
-    """Of one request. ``open`` and ``close`` around every attempt, ``again`` between two, ``finish`` once at the end."""
+    """Of one request. ``open`` and ``close`` around each attempt, ``again`` between two, ``finish`` once at the end."""
 
     __slots__ = (
         "_charging",
@@ -159,10 +159,11 @@ class Charge:
 
     async def again(self) -> None:
         """Another attempt may follow: what earlier ones cost is reserved once more. Raises like ``Charging.admit``."""
-        asks = []
-        for ask in self.asks:
-            if _is_budget(ask) and (lacking := ask.amount - self._left(ask.bucket.id)) > 0:
-                asks.append(replace(ask, amount=lacking))
+        asks = [
+            replace(ask, amount=lacking)
+            for ask in self.asks
+            if _is_budget(ask) and (lacking := ask.amount - self._left(ask.bucket.id)) > 0
+        ]
         if asks:
             self._holds.append(await self._charging.reserve(asks))
             for ask in asks:

@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.dispatch.answer import Answer
 from poe_gateway.errors import Forbidden
 from poe_gateway.metering.learned import Expected, Learned
 from poe_gateway.metering.pricelist import PriceList
-from poe_gateway.metering.pricing import PriceRule, Usage, price
+from poe_gateway.metering.pricing import Cost, PriceRule, Usage, price
 from poe_gateway.money import POINTS
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.lease import Want
@@ -105,18 +106,16 @@ class Estimator:
             if (figure := _told(own)) is not None:
                 told[provider] = figure
             rule = self.rule(org, provider, plan, at)
-            cost = price(
-                rule,
-                Usage(
-                    prompt_tokens=own.prompt_tokens,
-                    completion_tokens=own.completion_tokens,
-                    points=None if points_unknown and not want.need else want.need,
-                    # What others ask for the model is better than knowing nothing.
-                    told=figure or (None if own.priced == "untold" else _told(expected)),
-                ),
+            usage = Usage(
+                prompt_tokens=own.prompt_tokens,
+                completion_tokens=own.completion_tokens,
+                points=None if points_unknown and not want.need else want.need,
+                # What others ask for the model is better than knowing nothing.
+                told=figure or (None if own.priced == "untold" else _told(expected)),
             )
-            if cost is not None and cost.billed is not None:
-                quotes[provider] = Quote(cost.unit, cost.billed)
+            cost = price(rule, usage)
+            if (quote := _dearer(cost, price(rule, replace(usage, told=None)))) is not None:
+                quotes[provider] = quote
             by_points = rule is not None and rule.point is not None and points_unknown and not want.need
             if cost is None and own.priced == "untold" and not by_points:
                 unpriced = True
@@ -151,6 +150,16 @@ class Estimator:
             completion_tokens=answer.completion_tokens,
             cost=answer.cost,
         )
+
+
+def _dearer(cost: Cost | None, by_rule: Cost | None) -> Quote | None:
+    """Who leaves before the upstream tells its price pays by the rule."""
+    if cost is None or cost.billed is None:
+        return None
+    amount = cost.billed
+    if by_rule is not None and by_rule.unit == cost.unit:
+        amount = max(amount, by_rule.billed or 0)
+    return Quote(cost.unit, amount)
 
 
 def _told(expected: Expected) -> tuple[str, str] | None:

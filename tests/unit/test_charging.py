@@ -352,6 +352,18 @@ async def test_a_price_by_points_does_not_matter_where_the_upstream_tells_money(
     await house.booked()
 
 
+async def test_who_leaves_before_the_price_is_told_pays_no_more_than_was_reserved(tmp_path: Path) -> None:
+    house = await House(tmp_path).start(PriceDraft(request=Decimal("0.03")))
+    house.script(["one", PAID])
+    await house.ask(caller=payer())
+    house.script(["one", asyncio.Event()])
+    stream = await house.begin(payer())
+    assert house.reserved() == 3 * CENT
+    await stream.aclose()
+    await house.booked()
+    assert house.spent() == 4 * CENT
+
+
 async def test_a_model_without_a_price_is_free_or_refused(tmp_path: Path) -> None:
     for unpriced in ("allow", "refuse"):
         house = await House(tmp_path, unpriced=unpriced).start()
@@ -695,7 +707,7 @@ async def test_whatever_happens_nothing_passes_and_nothing_stays(tmp_path: Path,
         _, waiting = await asyncio.wait(tasks, timeout=0.1)
         for task in waiting:
             task.cancel()
-        await asyncio.wait(tasks)
+        await asyncio.gather(*tasks, return_exceptions=True)
         house.later(120)
         await house.ledger.flush(10)
         await house.limiter.round()
