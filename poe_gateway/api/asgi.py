@@ -31,12 +31,11 @@ class StartFailed(Exception):
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """One request header (``name`` in lower case), the last if repeated."""
-    found: bytes | None = None
+    """One request header (``name`` in lower case), the first if repeated, as FastAPI's routes read it."""
     for key, value in scope["headers"]:
         if key == name:
-            found = value
-    return None if found is None else found.decode("latin-1")
+            return str(value.decode("latin-1"))
+    return None
 
 
 def address_of(scope: Scope) -> str | None:

@@ -180,6 +180,9 @@ class Ledger:
                 await self._ship()
         except (StoreUnavailable, OSError):  # a timeout is an OSError too
             return False
+        except Exception as error:  # noqa: BLE001 - what cannot be shipped must not keep a process from its end
+            self._report(f"the ledger could not be shipped ({type(error).__name__})")
+            return False
         return self._stored >= wanted or self._waiting == 0
 
     async def leave(self, patience: float = 10.0) -> bool:

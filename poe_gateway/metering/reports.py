@@ -25,7 +25,7 @@ from poe_gateway.money import decimal_of
 Dimension = Literal["hour", "day", "month", "org", "key", "model", "account", "provider", "status"]
 MOST_DIMENSIONS = 3
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What makes a spreadsheet take a cell for a formula."""
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from poe_gateway.clock import Clock
+from poe_gateway.errors import StoreUnavailable
 from poe_gateway.metering import spool as disk
 from poe_gateway.metering.frames import Damage, Story, frame
 from poe_gateway.metering.rows import Change, Correction, Outcome, Traffic
@@ -138,6 +139,10 @@ class Drainer:
                 self._report(f"spool {folder.name} is left alone: {_reason(error)}")
             except OSError as error:
                 self._report(f"spool {folder.name} cannot be read or removed: {_reason(error)}")
+            except StoreUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 - one that cannot be shipped must not stop those behind it
+                self._report(f"spool {folder.name} cannot be finished ({type(error).__name__})")
         return finished
 
     async def finish(self, folder: Path, unwritten: Mapping[int, Outcome] | None = None) -> None:

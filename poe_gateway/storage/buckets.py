@@ -24,6 +24,7 @@ from poe_gateway.limits.store import Moved
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, Document, guarded
 
+_MOST = 2**63 - 1
 _TRIES = 200
 """Attempts to change a document that others change as well; each costs one of them nothing."""
 _PAUSE = 0.002
@@ -120,11 +121,16 @@ def _written(bucket: Bucket) -> Document:
     return {
         "_id": bucket.id,
         "rev": bucket.rev,
-        "spent": Int64(bucket.spent),
-        "ticks": {str(tick): Int64(amount) for tick, amount in bucket.ticks.items()},
-        "liens": {process: {"amount": Int64(lien.amount), "at": lien.at} for process, lien in bucket.liens.items()},
+        "spent": _int64(bucket.spent),
+        "ticks": {str(tick): _int64(amount) for tick, amount in bucket.ticks.items()},
+        "liens": {process: {"amount": _int64(lien.amount), "at": lien.at} for process, lien in bucket.liens.items()},
         "applied": bucket.applied,
         "moves": {process: list(told) for process, told in bucket.moves.items()},
         "wanted": bucket.wanted,
         "holders": sorted(bucket.holders),
     }
+
+
+def _int64(amount: int) -> Int64:
+    """As much of an amount as can be stored: absurd figures of an upstream must not block all other charges."""
+    return Int64(max(-_MOST, min(_MOST, amount)))

@@ -6,6 +6,7 @@ import re
 import time
 from base64 import urlsafe_b64decode
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -340,8 +341,13 @@ def test_text_is_kept_for_whom_it_is_switched_on_and_secrets_nowhere(
         bodies += [http.get(path).text for path in paths]
         for path in ("/v1/key", "/v1/usage"):
             bodies.append(http.get(path, headers={"Authorization": f"Bearer {rotated}"}).text)
+    files: dict[str, bytes] = {}
+    for path in (server.home / "data").rglob("*"):
+        with suppress(FileNotFoundError, IsADirectoryError):  # what has been shipped goes
+            files[str(path)] = path.read_bytes()
+    assert any(files.values()), "the spool is there"
     server.stop()
-    stored = dumped(mongo_uri, db_name)
+    stored = dumped(mongo_uri, db_name) | files
     assert {"ledger", "service_keys", "idempotency"} <= stored.keys() and sum(map(len, stored.values())) > 5_000
     fernet = server.environment["FERNET_KEY"]
     with MongoClient[dict[str, Any]](mongo_uri) as client:

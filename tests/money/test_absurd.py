@@ -14,7 +14,7 @@ from poe_gateway.clock import Ids, SystemClock
 from poe_gateway.errors import StoreUnavailable
 from poe_gateway.metering.ledger import Ledger
 from poe_gateway.metering.memory import MemoryCharger, MemoryRows
-from poe_gateway.metering.rows import Intent
+from poe_gateway.metering.rows import Intent, Outcome
 from poe_gateway.metering.store import Charge
 from poe_gateway.money import LARGEST
 from poe_gateway.storage.buckets import MongoBuckets
@@ -54,10 +54,7 @@ async def test_a_spool_that_cannot_be_shipped_is_told_and_the_others_are_finishe
     charger = Choosy("budget|key|key_0|USD|total|total")
     dead = sorted([await _dead(tmp_path, rows, charger, ids) for _ in range(3)], key=lambda each: each.process)
     for number, ledger in enumerate(dead):
-        budget = f"budget|key|key_{number}|USD|total|total"
-        fields = {"attempt": 1, "at": NOW, "org": "org_1", "key_id": f"key_{number}", "provider": "mock"}
-        fields |= {"offer": "mock:demo", "account_id": "acct_1", "model": "demo", "target": "demo", "unit": "USD"}
-        ledger.open(Intent(request_id=f"req_{number}", cost=5, charges={budget: 5}, **fields))
+        ledger.open(_intent(number, f"budget|key|key_{number}|USD|total|total"))
         assert ledger._spool is not None
         ledger._spool.close()  # its lock is free: it is dead
     last = Ledger(tmp_path, rows, charger, SystemClock(), ids, on_trouble=told.append)
@@ -67,6 +64,23 @@ async def test_a_spool_that_cannot_be_shipped_is_told_and_the_others_are_finishe
     assert left == [dead[0].process], "it waits for whoever can ship it"
     assert charger.spent == {f"budget|key|key_{number}|USD|total|total": 5 for number in (1, 2)}
     assert any(dead[0].process in each and "ValueError" in each for each in told), told
+
+
+async def test_what_cannot_be_shipped_does_not_keep_a_process_from_its_end(tmp_path: Path) -> None:
+    budget, told = "budget|key|key_0|USD|total|total", list[str]()
+    ledger = Ledger(tmp_path, MemoryRows(), Choosy(budget), SystemClock(), Ids(7), on_trouble=told.append)
+    await ledger.start()
+    row = ledger.open(_intent(0, budget))
+    ledger.close(Outcome(row=row, at=NOW, status="succeeded", charges={budget: 5}))
+    assert not await ledger.leave()
+    assert [each.name for each in tmp_path.glob("spool_*")] == [ledger.process], "it stays for the next"
+    assert any("ValueError" in each for each in told), told
+
+
+def _intent(number: int, budget: str) -> Intent:
+    fields: dict[str, Any] = {"attempt": 1, "at": NOW, "org": "org_1", "key_id": f"key_{number}", "provider": "mock"}
+    fields |= {"offer": "mock:demo", "account_id": "acct_1", "model": "demo", "target": "demo", "unit": "USD"}
+    return Intent(request_id=f"req_{number}", cost=5, charges={budget: 5}, **fields)
 
 
 async def _dead(directory: Path, rows: MemoryRows, charger: MemoryCharger, ids: Ids) -> Ledger:
