@@ -33,7 +33,7 @@ class Throttle:
         began, wrong = self._wrong.get(source_of(address), (0.0, 0))
         if wrong < self._per_minute:
             return 0.0
-        return max(0.0, began + _MINUTE - self._clock.monotonic())
+        return max(0.0, _MINUTE - (self._clock.monotonic() - began))
 
     def failed(self, address: str | None) -> float:
         """A key was wrong. Seconds for which the address is refused: above 0 when this one was too many already."""

@@ -104,13 +104,23 @@ def seen(row: Row, entry: BookEntry, cost: Price | None, *, by_id: bool, at: dat
 
 
 def _charges(row: Row, points: int, billed: int) -> dict[str, int]:
-    """Each budget that the row was charged to changes by the difference in its own unit."""
+    """Each budget that the row names changes to what the row's figure is now in its unit.
+
+    Of an orphan another amount was charged than its figure says: what was still reserved, or a tenth of the budget.
+    """
     charges: dict[str, int] = {}
     for each in row.get("charges") or ():
         unit = each["b"].split("|")[_UNIT_OF_BUDGET]
-        change = points if unit == POINTS else billed if unit == row.get("unit") else 0
-        if change:
-            charges[each["b"]] = change
+        if unit == POINTS:
+            figure, change = row.get("points"), points
+        elif unit == row.get("unit"):
+            figure, change = row.get("billed_cost"), billed
+        else:
+            continue
+        if figure is None and not change:
+            continue  # the book does not say either
+        if lacking := (figure or 0) + change - each["n"]:
+            charges[each["b"]] = lacking
     return charges
 
 

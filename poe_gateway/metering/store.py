@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from poe_gateway.metering.rows import Change, Correction, Intent, Outcome, Traffic
-from poe_gateway.money import LARGEST
+from poe_gateway.money import LARGEST, POINTS
 
 T = TypeVar("T", bound=msgspec.Struct, contravariant=True)
 
@@ -168,12 +168,18 @@ def orphan(intent: Intent, row_id: str, at: datetime) -> Outcome:
         points=intent.points or None,
         points_estimated=bool(intent.points),
         tokens_estimated=True,
-        unit=intent.unit,
+        unit=intent.unit or _currency(intent.charges),
         raw_cost=cost,
         billed_cost=cost,
         cost_source=None if cost is None else "estimate",
         charges=intent.charges,
     )
+
+
+def _currency(charges: Mapping[str, int]) -> str | None:
+    """In which a correction of an attempt counts whose price was not known: that of its budgets, if they have one."""
+    units = {bucket.split("|")[3] for bucket in charges} - {POINTS}
+    return units.pop() if len(units) == 1 else None
 
 
 def _charges(charges: Mapping[str, int]) -> list[dict[str, Any]]:

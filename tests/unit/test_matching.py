@@ -15,6 +15,8 @@ from poe_gateway.metering import amends
 from poe_gateway.metering.amends import Price, plain_price
 from poe_gateway.metering.matching import BookEntry, Certainty, Matching, Ours, Span, match
 from poe_gateway.metering.pricing import PriceRule
+from poe_gateway.metering.rows import Intent
+from poe_gateway.metering.store import Entry, orphan, row_fields
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 DAY = Span(since=NOON - timedelta(days=1), until=NOON + timedelta(days=1))
@@ -332,3 +334,19 @@ def test_a_correction_says_what_is_known_of_its_row() -> None:
     seen = amends.ours(stored(), {"s-1": {"reason": "books", "upstream_id": "q7"}})
     assert (seen.certainty, seen.upstream_id) == ("put_right", "q7")
     assert amends.ours(stored(), {"s-1": {"reason": "unseen", "upstream_id": None}}).certainty == "void"
+
+
+@pytest.mark.parametrize(
+    ("unit", "cost", "held"),
+    [(None, 0, {USD: 10 * CENT, "budget|org|o|USD|total": 700 * CENT}), ("USD", 30 * CENT, {USD: 20 * CENT})],
+)
+def test_an_orphan_pays_what_the_book_says_whatever_was_reserved(
+    unit: str | None, cost: int, held: dict[str, int]
+) -> None:
+    names = {"org": "o", "key_id": "k", "provider": "p", "offer": "p:x", "account_id": "a", "model": "m", "target": "m"}
+    intent = Intent(request_id="r", attempt=2, at=NOON, unit=unit, cost=cost, charges=held, **names)
+    kept = row_fields(Entry("s", 2, orphan(intent, "s-1", NOON), 1, intent))
+    found = entry("q", 0, cost=Decimal("0.01"), currency="USD")
+    correction = amends.seen(kept, found, plain_price(kept, found), by_id=False, at=NOON)
+    assert correction is not None
+    assert {each: held[each] + correction.charges[each] for each in held} == dict.fromkeys(held, CENT)
