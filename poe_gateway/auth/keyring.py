@@ -19,11 +19,13 @@ from poe_gateway.auth.memory import MemoryOrgs
 from poe_gateway.auth.orgs import DEFAULT, DEFAULT_ORG, NameTaken, Org, OrgStore, OrgTerms
 from poe_gateway.auth.throttle import Throttle
 from poe_gateway.clock import Clock, Ids
-from poe_gateway.errors import AuthenticationFailed, Conflict, Forbidden
+from poe_gateway.errors import AuthenticationFailed, Conflict, Forbidden, StoreUnavailable
 from poe_gateway.limits.terms import Rates, Scope
 
 _FRESH = 1.0
-"""Seconds between two looks for changed keys that unknown keys can cause."""
+"""Seconds between two looks for changed keys that unknown keys can cause: so long an unknown key waits at most."""
+_GLANCE = 0.05
+"""Seconds between two looks into memory meanwhile."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -65,6 +67,8 @@ class KeyRing:
         self._principals: dict[str, Principal] = {}
         """By key id: of keys that are in force."""
         self._looked_at = float("-inf")
+        """When the last look began that succeeded."""
+        self._failed_at = float("-inf")
         self._look = asyncio.Lock()
         self._store_call = asyncio.Lock()
         """What was read before a change must not be taken over after it."""
@@ -126,12 +130,13 @@ class KeyRing:
     async def refresh(self) -> None:
         """Take over what changed in the stores. Raises StoreUnavailable."""
         async with self._store_call:
+            begun = self._clock.monotonic()
             changed = await self._store.changes()
             try:
                 self._accept_orgs(await self._org_store.changes())
             finally:
                 self._accept(changed)  # what the store has told once it need not tell again
-            self._looked_at = self._clock.monotonic()
+            self._looked_at = begun
 
     def known(self, key: str) -> Principal | None:
         """The caller of a key that is known and in force; never waits.
@@ -159,17 +164,29 @@ class KeyRing:
         return key_id if until is not None and self._clock.now() < until else None
 
     async def recognise(self, key: str) -> Principal | None:
-        """The same, after one look into the store for a key that memory does not know (bounded in rate).
+        """The same, after a look into the store for a key that memory does not know.
 
-        Raises StoreUnavailable when that look failed.
+        The look began after the question: nobody is told that a key is wrong which another process has just made.
+        Looks are bounded in rate, so the answer may take a second. Raises StoreUnavailable when the look failed.
         """
         digest = keyed_hash(self._pepper, key)
         principal = self._in_force(digest)
         if principal is not None or digest in self._by_hash or digest in self._by_previous:
             return principal
+        asked = self._clock.monotonic()
         async with self._look:
-            if self._clock.monotonic() - self._looked_at >= _FRESH:
-                await self.refresh()
+            while self._looked_at < asked and self._in_force(digest) is None:
+                if self._failed_at > asked:  # one failure is enough for all who wait
+                    raise StoreUnavailable("the keys cannot be looked up")
+                wait = self._looked_at + _FRESH - self._clock.monotonic()
+                if wait <= 0:
+                    try:
+                        await self.refresh()
+                    except StoreUnavailable:
+                        self._failed_at = self._clock.monotonic()
+                        raise
+                else:
+                    await asyncio.sleep(min(wait, _GLANCE))  # the doorbell may be faster
         return self._in_force(digest)
 
     def is_admin(self, key: str) -> bool:

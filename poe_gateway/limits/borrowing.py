@@ -58,7 +58,8 @@ class Borrowing:
         return piece
 
     async def _ended(self, piece: Slice) -> None:
-        """Wait for the end of the move that is under way."""
+        """Wait for the end of the move that is under way. Raises its StoreUnavailable: one failure is enough for all
+        who wait, who would otherwise fail one after the other."""
         if piece.wake is None:
             piece.wake = asyncio.get_running_loop().create_future()
         await asyncio.shield(piece.wake)
@@ -67,6 +68,7 @@ class Borrowing:
         """One move, after one of unknown fate has been sent again. Only one at a time. Raises StoreUnavailable."""
         assert not piece.moving  # noqa: S101 - callers look
         piece.moving = True
+        failed: StoreUnavailable | None = None
         try:
             if piece.sending is not None:
                 await self._send(piece)
@@ -86,11 +88,17 @@ class Borrowing:
                 stale=stale,
             )
             await self._send(piece)
+        except StoreUnavailable as error:
+            failed = error
+            raise
         finally:
             piece.moving = False
-            if piece.wake is not None:
-                piece.wake.set_result(None)
-                piece.wake = None
+            wake, piece.wake = piece.wake, None
+            if wake is not None and failed is not None:
+                wake.set_exception(failed)
+                wake.exception()  # nobody need be there any more to hear it
+            elif wake is not None:
+                wake.set_result(None)
 
     async def _send(self, piece: Slice) -> None:
         move = piece.sending

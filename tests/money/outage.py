@@ -68,7 +68,7 @@ class Told(msgspec.Struct, kw_only=True):
     slowest: dict[str, float] = {}
     """By what they got."""
     served: dict[str, float] = {}
-    """By kind: how long after the outage began the last call began that was answered."""
+    """By kind: for how long after the outage began calls were answered before the database was there again."""
     recovered: dict[str, float] = {}
     """By kind: how long after the database was there again every gateway had answered a call."""
     shipped: float = 0.0
@@ -213,7 +213,9 @@ def _count(told: Told, calls: list[Call], gone: float, back: float) -> None:
     for kind in KINDS:
         meanwhile = [call for call in calls if call.kind == kind and gone <= call.began < back]
         told.meanwhile[kind] = dict(Counter(map(_got, meanwhile)))
-        told.served[kind] = round(max((call.began - gone for call in meanwhile if call.whole), default=0.0), 1)
+        told.served[kind] = round(
+            max((call.ended - gone for call in meanwhile if call.whole and call.ended < back), default=0.0), 1
+        )
         for call in meanwhile:
             told.slowest[_got(call)] = round(max(told.slowest.get(_got(call), 0.0), call.ended - call.began), 2)
     refused = Counter(_got(call) for call in calls if call.status in (401, 403, 500))
