@@ -43,7 +43,7 @@ def unframe(line: bytes) -> tuple[int, Record]:
     """Raises Damaged."""
     body = line[_SUM:-1]
     try:
-        if line[-1:] != b"\n" or line[_SUM - 1 : _SUM] != b" " or int(line[: _SUM - 1], 16) != crc32(body):
+        if line[-1:] != b"\n" or line[_SUM - 1 : _SUM] != b" " or line[: _SUM - 1] != b"%08x" % crc32(body):
             raise Damaged
         seq, _, text = body.partition(b" ")
         return int(seq), _DECODER.decode(text)

@@ -6,6 +6,7 @@ Run as ``python -m tests.support.mongod_user <data folder>``.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from pathlib import Path
 
@@ -22,4 +23,6 @@ async def main(data_dir: Path) -> None:
 
 
 if __name__ == "__main__":
+    # Whoever was started in the background of a shell has inherited that it ignores this one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     asyncio.run(main(Path(sys.argv[1])))
