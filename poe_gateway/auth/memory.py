@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
 from poe_gateway.auth.keys import KeyTerms, ServiceKey
 from poe_gateway.auth.orgs import DEFAULT, DEFAULT_ORG, NameTaken, Org, OrgTerms
 
+T = TypeVar("T", ServiceKey, Org)
 
-class MemoryKeys:
-    """KeyStore of one process; share ``table`` (keys by id) and ``log`` (ids as they changed) between processes.
+
+class _Followed(Generic[T]):
+    """What both stores are. Share ``table`` (by id) and ``log`` (ids as they changed) between processes.
 
     While ``failure`` is set, every call raises it.
     """
 
-    def __init__(self, table: dict[str, ServiceKey] | None = None, log: list[str] | None = None) -> None:
-        self.table: dict[str, ServiceKey] = {} if table is None else table
+    def __init__(self, table: dict[str, T] | None = None, log: list[str] | None = None) -> None:
+        self.table: dict[str, T] = {} if table is None else table
         self.log: list[str] = [] if log is None else log
         self.failure: Exception | None = None
         self._read = 0
@@ -26,21 +29,25 @@ class MemoryKeys:
         if self.failure is not None:
             raise self.failure
 
-    def _put(self, key: ServiceKey) -> ServiceKey:
-        self.table[key.id] = key
-        self.log.append(key.id)
-        return key
+    def _put(self, value: T) -> T:
+        self.table[value.id] = value
+        self.log.append(value.id)
+        return value
 
-    async def load(self) -> list[ServiceKey]:
+    async def load(self) -> list[T]:
         self._call()
         self._read = len(self.log)
         return list(self.table.values())
 
-    async def changes(self) -> list[ServiceKey]:
+    async def changes(self) -> list[T]:
         self._call()
         changed = dict.fromkeys(self.log[self._read :])
         self._read = len(self.log)
-        return [self.table[key_id] for key_id in changed]
+        return [self.table[each] for each in changed]
+
+
+class MemoryKeys(_Followed[ServiceKey]):
+    """KeyStore of one process."""
 
     async def add(self, key: ServiceKey) -> bool:
         self._call()
@@ -79,39 +86,13 @@ class MemoryKeys:
         return self._put(replace(key, hash=digest, previous_hash=previous, previous_until=until, last_rotated_at=at))
 
 
-class MemoryOrgs:
-    """OrgStore of one process; share ``table`` (by id) and ``log`` (ids as they changed) between processes.
+class MemoryOrgs(_Followed[Org]):
+    """OrgStore of one process."""
 
-    While ``failure`` is set, every call raises it.
-    """
-
-    def __init__(self, table: dict[str, Org] | None = None, log: list[str] | None = None) -> None:
-        self.table: dict[str, Org] = {} if table is None else table
-        self.log: list[str] = [] if log is None else log
-        self.failure: Exception | None = None
-        self._read = 0
-
-    def _call(self) -> None:
-        if self.failure is not None:
-            raise self.failure
-
-    def _put(self, org: Org) -> Org:
-        if any(other.name == org.name and other.id != org.id for other in self.table.values()):
+    def _put(self, value: Org) -> Org:
+        if any(other.name == value.name and other.id != value.id for other in self.table.values()):
             raise NameTaken
-        self.table[org.id] = org
-        self.log.append(org.id)
-        return org
-
-    async def load(self) -> list[Org]:
-        self._call()
-        self._read = len(self.log)
-        return list(self.table.values())
-
-    async def changes(self) -> list[Org]:
-        self._call()
-        changed = dict.fromkeys(self.log[self._read :])
-        self._read = len(self.log)
-        return [self.table[org_id] for org_id in changed]
+        return super()._put(value)
 
     async def add(self, org: Org) -> None:
         self._call()

@@ -36,8 +36,6 @@ from poe_gateway.pool.pricebook import PriceBook
 from poe_gateway.routing.catalog import Plan
 from poe_gateway.upstreams.base import Fate
 
-_SOON = 1.0
-"""Seconds after which a refusal is worth asking again that is due to reservations of requests under way."""
 Standings = Sequence[tuple[Ask, Standing]]
 
 
@@ -254,9 +252,6 @@ class Charging:
 
     async def reserve(self, asks: Sequence[Ask]) -> Hold:
         """All of it. Raises RateLimitExceeded, BudgetExceeded, Unavailable."""
-        hold = self._limiter.take(asks)
-        if hold is not None:
-            return hold
         try:
             return await self._limiter.reserve(asks)
         except Exceeded as exceeded:
@@ -304,10 +299,10 @@ def _refusal(exceeded: Exceeded) -> GatewayError:
         else:
             text += f" and used up: {shown(standing.spent, unit)} spent"
             text += f", {shown(standing.reserved, unit)} reserved by requests under way." if standing.reserved else "."
-        error = BudgetExceeded(text, retry_after=_SOON if exceeded.in_flight else retry_after)
+        error = BudgetExceeded(text, retry_after=retry_after)
     elif kind == "parallel":
         text = f"{whose.capitalize()} may have {ask.cap} requests at a time, and has them."
-        error = RateLimitExceeded(text, retry_after=retry_after or _SOON)
+        error = RateLimitExceeded(text, retry_after=retry_after)
     else:
         counted, period = rest
         text = f"Rate limit of {whose} reached: {ask.cap} {counted} per {period}"

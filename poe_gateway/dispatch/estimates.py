@@ -114,7 +114,8 @@ class Estimator:
                 told=figure or (None if own.priced == "untold" else _told(expected)),
             )
             cost = price(rule, usage)
-            if (quote := _dearer(cost, price(rule, replace(usage, told=None)))) is not None:
+            by_rule = cost if usage.told is None else price(rule, replace(usage, told=None))
+            if (quote := _dearer(cost, by_rule)) is not None:
                 quotes[provider] = quote
             by_points = rule is not None and rule.point is not None and points_unknown and not want.need
             if cost is None and own.priced == "untold" and not by_points:
