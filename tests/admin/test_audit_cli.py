@@ -6,14 +6,11 @@ import asyncio
 import getpass
 import json
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from pymongo import MongoClient
@@ -29,6 +26,7 @@ from poe_gateway.storage.client import connect
 from poe_gateway.storage.traffic import MongoTraffic
 from tests.accounts.support import ADMIN_KEY, HandClock
 from tests.admin.test_audit import AuditedHouse, audited_desk
+from tests.support.serving import serving
 
 SETTINGS = {"FERNET_KEY": Fernet.generate_key().decode(), "ADMIN_API_KEY": ADMIN_KEY}
 PEPPER = b"pepper"
@@ -43,19 +41,7 @@ class Served:
         desk, self.house = audited_desk()
         self.house.audit = MongoAudit(connect(uri)[db], PEPPER, self.house.clock)
         self.house.traffic = MongoTraffic(connect(uri)[db], 30, self.house.vault)
-        self._server = uvicorn.Server(uvicorn.Config(desk.app, port=0, lifespan="off", log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-
-    def start(self) -> str:
-        self._thread.start()
-        until = time.monotonic() + 10
-        while not self._server.started and time.monotonic() < until:
-            time.sleep(0.01)
-        return f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}"
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(10)
+        self.app = desk.app
 
 
 async def fill(uri: str, name: str, house: AuditedHouse) -> None:
@@ -87,27 +73,27 @@ async def fill(uri: str, name: str, house: AuditedHouse) -> None:
 
 
 @pytest.fixture
-def served(mongo_uri: str, db_name: str) -> Iterator[Served]:
+def served(mongo_uri: str, db_name: str) -> Served:
     served = Served(mongo_uri, db_name)
     asyncio.run(fill(mongo_uri, db_name, served.house))
-    yield served
-    served.stop()
+    return served
 
 
 @pytest.fixture
-def run(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+def run(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("GATEWAY_", "POE_", "MONGODB_", "SERVICE_", "FERNET", "ADMIN_")):
             monkeypatch.delenv(name)
-    url = served.start()
 
-    def invoke(*args: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(audit, [*args, "--url", url], env=dict(SETTINGS))
-        assert result.exit_code == code, result.output
-        return result
+    with serving(served.app) as url:
 
-    return invoke
+        def invoke(*args: str, code: int = 0) -> Result:
+            result = CliRunner().invoke(audit, [*args, "--url", url], env=dict(SETTINGS))
+            assert result.exit_code == code, result.output
+            return result
+
+        yield invoke
 
 
 def test_changes_are_listed_and_shown(run: Callable[..., Result]) -> None:

@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from poe_gateway.cli import main
 from poe_gateway.cli.ground import local_url
 from tests.accounts.support import ADMIN_KEY
 from tests.admin.support import CANARY, Desk
+from tests.support.serving import serving
 
 SETTINGS = {"FERNET_KEY": Fernet.generate_key().decode(), "ADMIN_API_KEY": ADMIN_KEY}
 Run = Callable[..., Result]
@@ -30,16 +29,9 @@ Run = Callable[..., Result]
 def desk() -> Iterator[Desk]:
     """One gateway for all commands."""
     desk = Desk()
-    server = uvicorn.Server(uvicorn.Config(desk.app, port=0, lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    desk.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield desk
-    server.should_exit = True
-    thread.join(10)
+    with serving(desk.app) as url:
+        desk.url = url
+        yield desk
 
 
 @pytest.fixture
@@ -207,10 +199,10 @@ def test_vault_new_key(run: Run) -> None:
 def test_serve_hands_its_options_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     called: dict[str, Any] = {}
 
-    def serving(app: str, **options: Any) -> None:
+    def handed(app: str, **options: Any) -> None:
         called.update(options, app=app, demo=os.environ.get("GATEWAY_DEMO_POOL"), seen=os.environ.get("GATEWAY_PORT"))
 
-    monkeypatch.setattr(uvicorn, "run", serving)
+    monkeypatch.setattr(uvicorn, "run", handed)
     monkeypatch.setattr("poe_gateway.telemetry.logs.configure", lambda *_: None)
     for name in ("GATEWAY_HOST", "GATEWAY_WORKERS", "GATEWAY_DEMO_POOL"):
         monkeypatch.setenv(name, "")  # put back afterwards

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 
@@ -20,22 +17,16 @@ from poe_gateway.clock import SystemClock
 from poe_gateway.limits.terms import Budget, Rates
 from tests.accounts.support import ADMIN_KEY
 from tests.admin.support import Desk
+from tests.support.serving import serving
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Desk]:
     """One gateway for all commands."""
     desk = Desk()
-    server = uvicorn.Server(uvicorn.Config(desk.app, port=0, lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    desk.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield desk
-    server.should_exit = True
-    thread.join(10)
+    with serving(desk.app) as url:
+        desk.url = url
+        yield desk
 
 
 class Shell:

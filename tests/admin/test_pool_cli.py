@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any
 import click
 import msgspec
 import pytest
-import uvicorn
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from msgspec.structs import replace
@@ -31,6 +28,7 @@ from tests.accounts.support import ADMIN_KEY, START
 from tests.admin.test_explain import bound
 from tests.admin.watched import WatchedHouse, watched
 from tests.support.explain import NOON, decision
+from tests.support.serving import serving
 
 SETTINGS = {"FERNET_KEY": Fernet.generate_key().decode(), "ADMIN_API_KEY": ADMIN_KEY}
 Run = Callable[..., Result]
@@ -39,15 +37,8 @@ Run = Callable[..., Result]
 @pytest.fixture
 def gateway() -> Iterator[tuple[WatchedHouse, str]]:
     desk, house = watched()
-    server = uvicorn.Server(uvicorn.Config(desk.app, port=0, lifespan="off", log_level="critical"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    yield house, f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(10)
+    with serving(desk.app, log_level="critical") as url:
+        yield house, url
 
 
 @pytest.fixture

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 
 from poe_gateway.cli import main
 from tests.accounts.support import ADMIN_KEY
 from tests.admin.support import Desk
+from tests.support.serving import serving
 
 
 class Shell:
@@ -40,16 +38,9 @@ class Shell:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     """A gateway without prices, and commands for it."""
-    server = uvicorn.Server(uvicorn.Config(Desk().app, port=0, lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    monkeypatch.chdir(tmp_path)
-    yield Shell(f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
-    server.should_exit = True
-    thread.join(10)
+    with serving(Desk().app) as url:
+        monkeypatch.chdir(tmp_path)
+        yield Shell(url)
 
 
 def test_a_rule_is_set_listed_tested_and_retired(run: Shell) -> None:

@@ -6,15 +6,12 @@ import csv
 import io
 import json
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from click.testing import CliRunner, Result
 from cryptography.fernet import Fernet
 from pymongo import MongoClient
@@ -26,6 +23,7 @@ from poe_gateway.storage.client import connect
 from tests.accounts.support import ADMIN_KEY, START
 from tests.storage.ledger_rows import CENT, correction, ledger_row
 from tests.support.books import BooksHouse, application
+from tests.support.serving import serving
 
 Run = Callable[..., Result]
 HOUR = timedelta(hours=1)
@@ -40,15 +38,8 @@ def house(mongo_uri: str, db_name: str) -> BooksHouse:
 @pytest.fixture
 def port(house: BooksHouse) -> Iterator[int]:
     app = application(house, [usage.router(), ledger_rows.router(), account_cost.router(), accounts.router()])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    until = time.monotonic() + 10
-    while not server.started and time.monotonic() < until:
-        time.sleep(0.01)
-    yield server.servers[0].sockets[0].getsockname()[1]
-    server.should_exit = True
-    thread.join(10)
+    with serving(app) as url:
+        yield int(url.rpartition(":")[2])
 
 
 @pytest.fixture
