@@ -30,6 +30,7 @@ settings = _settings()
 _metrics = settings.mongo.data_dir / "metrics"
 configure_multiprocess(_metrics, environment())  # before anything imports prometheus_client
 
+from poe_gateway.api.second_door import second_door  # noqa: E402
 from poe_gateway.bootstrap import Gateway, front  # noqa: E402
 from poe_gateway.telemetry import logs  # noqa: E402
 
@@ -58,7 +59,8 @@ async def lifespan(application: Any) -> AsyncIterator[None]:
     gc.freeze()
     watch = asyncio.create_task(_end_with_supervisor())
     try:
-        yield
+        async with second_door(app, settings.serve.admin_host, settings.serve.admin_port):
+            yield
     finally:
         watch.cancel()
         await gateway.close()

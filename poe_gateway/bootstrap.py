@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -17,19 +16,25 @@ from poe_gateway.accounts.audit import BalanceAudit
 from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
+from poe_gateway.accounts.managed import ManagedAccounts
+from poe_gateway.accounts.references import References, files_from
 from poe_gateway.accounts.visits import Visitor
 from poe_gateway.api.admin import router as admin_router
 from poe_gateway.api.application import Lifespan, create_app
-from poe_gateway.api.asgi import Front, StartFailed
+from poe_gateway.api.asgi import Front, HotRoute, StartFailed
 from poe_gateway.api.idempotent import Idempotent
+from poe_gateway.api.second_door import TwoDoors
 from poe_gateway.api.traffic import TrafficNotes
-from poe_gateway.api.v1.chat import ROUTE as CHAT_ROUTE
-from poe_gateway.api.v1.chat import ChatCompletions
+from poe_gateway.api.v1.hot import HotParts, hot_routes
+from poe_gateway.api.v1.pictures import Pictures
 from poe_gateway.auth.keyring import KeyRing
+from poe_gateway.chat.tokens import Tokenizer
 from poe_gateway.clock import Ids, ServerClock
+from poe_gateway.conversations.shelf import Shelf
 from poe_gateway.dispatch.charging import Charging
 from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
 from poe_gateway.dispatch.prefixes import PrefixBook
+from poe_gateway.dispatch.router import Router
 from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.explain.decisions import DecisionLog
 from poe_gateway.explain.history import HistoryLog
@@ -45,6 +50,9 @@ from poe_gateway.metering.ledger import Ledger
 from poe_gateway.metering.matching import BookEntry
 from poe_gateway.metering.pricelist import PriceList
 from poe_gateway.metering.traffic import TrafficShape
+from poe_gateway.outbound.allowed import Allowed, of_addresses, read_allowed
+from poe_gateway.outbound.fetch import ImageFetcher
+from poe_gateway.outbound.guard import Guard
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account, Cause
 from poe_gateway.pool.broker import Broker
@@ -56,11 +64,20 @@ from poe_gateway.pool.reconcile import Reconciliation
 from poe_gateway.pool.store import Changes as AccountChanges
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.pool.usage import ewma
+from poe_gateway.routes import Routes
 from poe_gateway.routing.catalog import Catalog
+from poe_gateway.routing.health import Standing
+from poe_gateway.routing.parse import RoutesError
+from poe_gateway.routing.plan import public_names
+from poe_gateway.routing.table import Table
+from poe_gateway.routing.words import known_provider
 from poe_gateway.scheduler.leadership import Leadership
 from poe_gateway.scheduler.runner import Scheduler
 from poe_gateway.scheduler.timetable import Schedule, timetable
 from poe_gateway.settings import Settings
+from poe_gateway.settings.last_good import LastGood, this_boot
+from poe_gateway.settings.lookup import Lookup
+from poe_gateway.settings.routes import backends_of
 from poe_gateway.storage import schema
 from poe_gateway.storage.account_admin import MongoAccountAdmin
 from poe_gateway.storage.accounts import MongoAccounts
@@ -95,6 +112,7 @@ from poe_gateway.storage.places import LinuxPlaces
 from poe_gateway.storage.price_rules import MongoPriceRules
 from poe_gateway.storage.prices import MongoPrices
 from poe_gateway.storage.reports import MongoReports
+from poe_gateway.storage.responses import MongoKept
 from poe_gateway.storage.sessions import MongoSessions
 from poe_gateway.storage.traffic import MongoTraffic
 from poe_gateway.storage.usage import MongoUsage
@@ -161,13 +179,16 @@ class Gateway:
         self.clock = ServerClock()
         self.ids = Ids()
         self.draining = False
+        self.tokenizer = Tokenizer()
+        self.started = self.clock.monotonic()
         self.catalog = Catalog()
         self.telemetry = Telemetry(LogListener())
         self._metrics = Metrics(known_model=self._knows, directory=metrics_directory, version=__version__)
         self.telemetry.add(self._metrics)
         self._tasks: set[asyncio.Task[None]] = set()
         self._mongod: EmbeddedMongo | None = None
-        self.idempotent: Idempotent | None = None
+        self._idempotent: list[Idempotent] = []
+        self.models_fallback = settings.routing.models_fallback
         self._closers: list[Callable[[], Awaitable[None]]] = []
         _register_secrets(settings)
 
@@ -189,6 +210,7 @@ class Gateway:
 
     async def _open(self) -> None:
         settings, clock, ids = self.settings, self.clock, self.ids
+        self.tokenizer.load()
         vault = Vault(tuple(key.get_secret_value() for key in settings.vault.keys))
         uri = await self._mongo_uri()
         client = connect(uri)
@@ -211,7 +233,8 @@ class Gateway:
         book = MongoAccountAdmin(db)
         self.listings = MongoCatalog(db)
         sessions_store = MongoSessions(db, settings.session.ttl_seconds)
-        keychain = Keychain(book, vault, clock)
+        references = References(Lookup(settings.config_file), files_from(self._routes_folder()))
+        keychain = Keychain(book, vault, clock, references.resolved)
         self._keychain = keychain
 
         self.decisions = DecisionLog(MongoDecisions(db) if size else None)
@@ -242,8 +265,14 @@ class Gateway:
         )
         await self._open_books(db, vault, pepper)
 
-        http = new_session()
+        allowed = self._allowed()
+        self.guard = Guard(allowed, refused=self._refused_address)
+        http = new_session(guard=self.guard)
         self._closers.append(http.close)
+        # Callers' addresses: what the operator's own settings lead to is not for them.
+        fetcher = ImageFetcher(Guard(read_allowed(settings.routing.outbound_allow)))
+        self._closers.append(fetcher.close)
+        self.pictures = Pictures(fetcher)
         self.upstreams = build_upstreams(
             session=http,
             clock=clock,
@@ -252,6 +281,7 @@ class Gateway:
             poe_ws_base_url=settings.poe.ws_base_url,
             poe_revision=settings.poe.revision or None,
             poe_auto_fetch_revision=settings.poe.auto_fetch_revision,
+            images=fetcher,
         )
         for upstream in self.upstreams.values():
             self._closers.append(upstream.close)
@@ -290,7 +320,12 @@ class Gateway:
             forget_sessions=sessions_store.drop_account,
             limits_changed=keeper.limits_changed,
             acted=witness.acted,
+            guard=self.guard,
         )
+        self.shelf = Shelf(
+            store=MongoKept(db), vault=vault, ids=ids, ttl=settings.routing.responses_ttl_seconds, lost=self._trouble
+        )
+        self.routes = self._routing(db, book, references, allowed, pepper)
         session = settings.session
         self.prefixes = PrefixBook(max_uses=session.max_requests, max_seconds=session.max_seconds)
         self.sessions.on_flush = self.prefixes.flush
@@ -299,6 +334,7 @@ class Gateway:
             prefixes=self.prefixes if session.prefix_affinity else None,
             decided=witness.decided,
             charging=self.charging,
+            count=self.tokenizer.count,
             broker=broker,
             keychain=keychain,
             upstreams=self.upstreams,
@@ -314,7 +350,17 @@ class Gateway:
                 hold_back=settings.pool.hold_back_seconds,
                 affinity_requests=session.max_requests,
                 affinity_seconds=session.max_seconds,
+                retry_delay=settings.routing.retry_delay_seconds,
             ),
+        )
+        self.router = Router(
+            dispatcher=self.dispatcher,
+            catalog=self.catalog,
+            telemetry=self.telemetry,
+            clock=clock,
+            table=lambda: self.routes.table,
+            default_provider=settings.routing.default_provider,
+            count=self.tokenizer.count,
         )
         self.catalog.replace(await self.listings.load())
         broker.accept(await accounts.load())
@@ -328,10 +374,79 @@ class Gateway:
         self._keep_running("follow", self._follow)
         self._keep_running("tick", self._tick)
         self._keep_running("credentials", self._fetch_credentials)
+        try:
+            await self.routes.start()
+        except RoutesError as error:
+            raise StartFailed(f"The gateway cannot start. {error}") from None
+        self._keep_running("routes", self.routes.run)
+        default = settings.routing.default_provider
+        if default is not None and not known_provider(self.routes.table, default):
+            self._trouble(f"DEFAULT_PROVIDER names {default}, which is no provider and no backend of the routing file")
         if settings.serve.demo_pool:
             await self._ensure_demo_pool(MongoLeases(db))
         await self.desk.retire_demo(even_alone=not settings.serve.demo_pool)
         self._keep_running("scheduler", self._scheduler(db, vault).run)
+
+    def _routes_folder(self) -> Path | None:
+        """Where relative paths of the routing file begin."""
+        file = self.settings.routing.routes_file
+        return file.parent if file is not None else None
+
+    def _allowed(self) -> Allowed:
+        """What may be connected to although it is not public, whatever the routing file says. Raises StartFailed."""
+        settings = self.settings
+        own = [each for each in (settings.poe.base_url, settings.poe.ws_base_url) if each is not None]
+        own += [each.base_url for each in settings.routing.providers if each.base_url is not None]
+        try:
+            return read_allowed(settings.routing.outbound_allow) | of_addresses(own)
+        except ValueError as error:
+            raise StartFailed(f"The gateway cannot start. OUTBOUND_ALLOW: {error}.") from None
+
+    def _refused_address(self, where: str) -> None:
+        message = "a connection into a private network was refused; see OUTBOUND_ALLOW"
+        self.telemetry.emit(Notice(level="warning", message=message, fields={"where": where}))
+
+    def _routing(
+        self, db: Database, book: MongoAccountAdmin, references: References, allowed: Allowed, secret: bytes
+    ) -> Routes:
+        options = self.settings.routing
+        boot = this_boot()
+        managed = ManagedAccounts(
+            desk=self.desk,
+            book=book,
+            broker=self.broker,
+            catalogues=self.care.catalogues,
+            catalog=self.catalog,
+            upstreams=self.upstreams,
+            references=references,
+            turns=MongoLeases(db),
+            changes=self.changes,
+            clock=self.clock,
+            secret=secret,
+            owner=self.ids.new("routes", 8),
+        )
+        return Routes(
+            path=options.routes_file,
+            references=references,
+            managed=managed,
+            keyring=self.keyring,
+            guard=self.guard,
+            telemetry=self.telemetry,
+            clock=self.clock,
+            allowed=allowed,
+            given=backends_of(options.providers),
+            applied=self._routed,
+            kept=None if boot is None else LastGood(self.settings.mongo.data_dir / "routes.last.json", boot),
+        )
+
+    def _routed(self, table: Table) -> None:
+        """Another routing table is in force."""
+        self.router.health.keep(table.backends)
+        self.keyring.public.let_in(public_names(table))
+
+    def backends_health(self) -> Mapping[str, Standing]:
+        """How the backends of the routing file do, as this process saw it."""
+        return self.router.health.standings(self.clock.monotonic())
 
     async def _open_books(self, db: Database, vault: Vault, pepper: bytes) -> None:
         """Who calls, what he may use, what it costs, and where that is written."""
@@ -426,6 +541,7 @@ class Gateway:
                     refresh_interval=schedule.refresh_interval_seconds,
                     recent_active_minutes=schedule.recent_active_minutes,
                     revalidate_interval=schedule.revalidate_interval_seconds,
+                    models_ttl=self.settings.routing.models_ttl_seconds,
                     prewarm_on_startup=schedule.prewarm_on_startup,
                     prewarm_concurrency=schedule.prewarm_concurrency,
                     prewarm_account_timeout=schedule.prewarm_account_timeout_seconds,
@@ -483,31 +599,28 @@ class Gateway:
                 )
             )
 
-    def hot_routes(self) -> dict[str, Any]:
+    def hot_routes(self) -> Mapping[str, HotRoute]:
         """The raw ASGI routes, with and without the ``/v1`` prefix."""
-        chat = ChatCompletions(
-            dispatcher=self.dispatcher,
-            keyring=self.keyring,
-            telemetry=self.telemetry,
-            clock=self.clock,
-            ids=self.ids,
-            max_body=self.settings.serve.max_body_bytes,
-            notice_after=self.settings.pool.queue_notice_seconds,
-            traffic=self._traffic_notes(),
+        settings = self.settings
+        routes = hot_routes(
+            HotParts(
+                router=self.router,
+                keyring=self.keyring,
+                telemetry=self.telemetry,
+                clock=self.clock,
+                ids=self.ids,
+                book=self.repetitions,
+                shelf=self.shelf,
+                pictures=self.pictures,
+                traffic=self._traffic_notes(),
+                max_body=settings.serve.max_body_bytes,
+                notice_after=settings.pool.queue_notice_seconds,
+                streams=settings.idempotency.streams,
+                patience=settings.pool.acquire_timeout_seconds + settings.serve.request_timeout_seconds,
+            )
         )
-        # One for both paths: twins over the two of them join as well.
-        self.idempotent = Idempotent(
-            chat,
-            name=CHAT_ROUTE,
-            book=self.repetitions,
-            keyring=self.keyring,
-            clock=self.clock,
-            telemetry=self.telemetry,
-            max_body=self.settings.serve.max_body_bytes,
-            streams=self.settings.idempotency.streams,
-            patience=self.settings.pool.acquire_timeout_seconds + self.settings.serve.request_timeout_seconds,
-        )
-        return {CHAT_ROUTE: self.idempotent, CHAT_ROUTE.removeprefix("/v1"): self.idempotent}
+        self._idempotent = list(dict.fromkeys(routes.values()))
+        return routes
 
     def _traffic_notes(self) -> TrafficNotes | None:
         if not self.settings.audit.traffic_days:
@@ -682,8 +795,7 @@ class Gateway:
     async def close(self) -> None:
         """Stop everything, in the opposite order; slots and news are handed over."""
         self.draining = True
-        if self.idempotent is not None:
-            await self.idempotent.drain()
+        await asyncio.gather(*[route.drain() for route in self._idempotent])
         running = set(self._tasks)
         while running:  # the driver may lose a cancellation, see ``storage.client``
             for task in running:
@@ -719,7 +831,8 @@ def _register_secrets(settings: Settings) -> None:
         register_secret(secret.get_secret_value())
 
 
-def front(lifespan: Lifespan, settings: Settings) -> Front:
+def front(lifespan: Lifespan, settings: Settings) -> Front | TwoDoors:
     """The ASGI application: raw routes before FastAPI. The raw routes come with the lifespan (``Front.serve``)."""
     application = create_app(lifespan, [admin_router()], docs=settings.serve.docs_enabled)
-    return Front(application, ids=Ids())
+    one = Front(application, ids=Ids())
+    return TwoDoors(one, Ids()) if settings.serve.admin_port else one

@@ -39,6 +39,8 @@ class GatewayError(Exception):
         """Accounts that were tried before."""
         self.standings: Sequence[Any] = ()
         """How the caller's limits stand: pairs of ``limits.bucket`` Ask and Standing, where it is known."""
+        self.unsettled = False
+        """The upstream may have the message: it is not sent anywhere else."""
         self.limited_by: str | None = None
         """Kind of the caller's own limit that refused: ``rate``, ``parallel``, ``budget``."""
         if code is not None:

@@ -88,3 +88,9 @@ ensure_mongod_runs() {
       ;;
   esac
 }
+
+# ensure_node: the clients written for Node are tried where it is; installs it where that is possible without asking.
+ensure_node() {
+  command -v node >/dev/null && command -v npm >/dev/null && return
+  debian_install nodejs npm || say "There is no node: the tests of clients written for it are skipped."
+}

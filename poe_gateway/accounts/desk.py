@@ -15,12 +15,14 @@ from msgspec.structs import replace
 from poe_gateway.accounts.bulk import AccountFilter, Applied, BulkChange, apply_to, chosen_accounts, outcome
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.checkup import TestReport, check_up
+from poe_gateway.accounts.incoming import MARK, Managed, check_incoming
 from poe_gateway.accounts.store import AccountBook
 from poe_gateway.accounts.summary import Summary, summarise
 from poe_gateway.accounts.terms import AS_THEY_ARE, Terms
 from poe_gateway.accounts.visits import AccountNotFound, Visitor
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.errors import InvalidRequest
+from poe_gateway.outbound.guard import Guard
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.broker import Broker
@@ -34,7 +36,7 @@ from poe_gateway.vault import Vault
 class AccountDesk:
     """Verbs of the operator. ``forget_sessions`` drops what conversations are bound to a deleted account;
     ``limits_changed`` is called when an account's own limit changed; ``acted`` is told what was done: account id, verb,
-    detail.
+    detail. ``guard`` judges addresses that are handed in at run time.
 
     Every verb raises StoreUnavailable, and AccountNotFound where it names an account.
     """
@@ -55,6 +57,7 @@ class AccountDesk:
         forget_sessions: Callable[[str], Awaitable[object]],
         limits_changed: Callable[[], None] = lambda: None,
         acted: Callable[[str, str, str], None] = lambda account_id, verb, detail: None,
+        guard: Guard | None = None,
     ) -> None:
         self._book = book
         self._store = store
@@ -69,6 +72,7 @@ class AccountDesk:
         self._forget_sessions = forget_sessions
         self._limits_changed = limits_changed
         self._acted = acted
+        self._guard = guard
 
     # Accounts come and go.
 
@@ -80,12 +84,13 @@ class AccountDesk:
         *,
         terms: Terms = AS_THEY_ARE,
         demo: bool = False,
+        managed: Managed | None = None,
     ) -> tuple[Account, bool]:
         """Store an account, or new credentials for it; True when it is new.
 
         The credential document is replaced as a whole and the account starts afresh, but a pause stays, and what
-        ``terms`` do not give.
-        Raises InvalidRequest naming the field, never its value.
+        ``terms`` do not give. Only ``managed`` accounts may name their key instead of holding it, and lead anywhere.
+        Raises InvalidRequest or Unprocessable naming the field, never its value.
         """
         upstream = self._upstream(provider)
         name = name.strip()
@@ -95,8 +100,12 @@ class AccountDesk:
             described = upstream.describe(credentials)
         except CredentialError as error:
             raise InvalidRequest(error.message, param=error.field, code="invalid_credentials") from None
+        if managed is None:
+            await check_incoming(self._guard, name, credentials)
+        else:
+            described = replace(described, details={**described.details, MARK: managed.mark})
         try:
-            sealed = self._vault.seal(credentials)
+            sealed = self._vault.seal(credentials if managed is None else managed.document)
         except (TypeError, ValueError, OverflowError):
             # Half of a surrogate pair, a number beyond 64 bits: JSON readers take them, nothing can store them.
             raise InvalidRequest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -16,7 +17,9 @@ from poe_gateway import __version__
 from poe_gateway.api import health
 from poe_gateway.api.docs import add_docs
 from poe_gateway.api.errors import render
-from poe_gateway.api.v1 import chat_docs, models, own
+from poe_gateway.api.v1 import chat_docs, count_tokens, models, ollama, own, responses
+from poe_gateway.chat.dialect import Shape
+from poe_gateway.chat.tokens import Tokenizer, prompt_tokens
 from poe_gateway.errors import (
     GatewayError,
     InvalidRequest,
@@ -48,6 +51,9 @@ def create_app(lifespan: Lifespan, admin: Sequence[APIRouter], *, docs: bool = T
         add_docs(app)
     app.include_router(health.router())
     app.include_router(models.router())
+    app.include_router(responses.router())
+    app.include_router(count_tokens.router(partial(prompt_tokens, count=Tokenizer().count)))
+    app.include_router(ollama.router(models.askable))
     app.include_router(own.router())
     for router in admin:
         app.include_router(router)
@@ -68,25 +74,32 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-def _respond(error: GatewayError) -> Response:
-    status, headers, body = render(error)
+def _respond(request: Request, error: GatewayError) -> Response:
+    """The error in the shape of the dialect to which the address belongs."""
+    path = request.url.path.removeprefix("/v1")
+    shape: Shape = "ollama" if path.startswith("/api/") else "anthropic" if _is_below(path, "/messages") else "openai"
+    status, headers, body = render(error, shape=shape, request_id=getattr(request.state, "request_id", ""))
     response = Response(body, status_code=status)
     response.raw_headers = headers
     return response
 
 
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
 async def _gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)  # noqa: S101 - registered for this class
-    return _respond(error)
+    return _respond(request, error)
 
 
 async def _store_unavailable(request: Request, error: Exception) -> Response:
-    return _respond(Unavailable("The database is not reachable.", code="database_unavailable", retry_after=5))
+    return _respond(request, Unavailable("The database is not reachable.", code="database_unavailable", retry_after=5))
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:
     """The last resort: the caller gets JSON; the front tells the operator."""
-    return _respond(GatewayError())
+    return _respond(request, GatewayError())
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -101,7 +114,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     elif kind is InvalidRequest:
         told.message = str(error.detail)
         told.status = error.status_code
-    return _respond(told)
+    return _respond(request, told)
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:
@@ -110,9 +123,9 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path", "header"))
     if first["type"] == "json_invalid":
-        return _respond(InvalidRequest("The body is not valid JSON.", code="invalid_json"))
+        return _respond(request, InvalidRequest("The body is not valid JSON.", code="invalid_json"))
     problem = _NUMBER.sub(r"\1", _SET.sub(_list, first["msg"])).removeprefix("Value error, ")
-    return _respond(Unprocessable(f"{place or 'body'}: {problem}.", param=place or None, code="invalid_value"))
+    return _respond(request, Unprocessable(f"{place or 'body'}: {problem}.", param=place or None, code="invalid_value"))
 
 
 def _list(found: re.Match[str]) -> str:

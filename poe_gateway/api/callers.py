@@ -20,11 +20,15 @@ async def caller(
     Raises AuthenticationFailed, Forbidden (the organisation is off, or the key may not be used from this address),
     RateLimitExceeded (too many wrong keys); with the database away, Unavailable.
 
+    Without any key: the caller at this address, where the routing file lets such callers in.
     Keys that this process knows never wait. An unknown key is refused only after the store was asked; while the
     store is away nobody is told that a key is wrong.
     """
     key = presented_key(authorization, x_api_key)
     if key is None:
+        anonymous = None if authorization or x_api_key else keyring.public.at(address)
+        if anonymous is not None:
+            return anonymous
         raise AuthenticationFailed(
             "Missing or malformed API key: send 'Authorization: Bearer <key>' or 'X-API-Key: <key>'."
         )

@@ -1,4 +1,4 @@
-"""The only renderer of errors: every failure becomes OpenAI's error object, whatever route it comes from."""
+"""The only renderer of errors: every failure becomes the error object of the dialect that its caller speaks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 
 from poe_gateway.api.limits import limit_headers
+from poe_gateway.chat.dialect import Shape
+from poe_gateway.chat.sse import anthropic_error, data_event, named_event, openai_error, sendable
 from poe_gateway.errors import GatewayError
 
 Headers = list[tuple[bytes, bytes]]
@@ -17,23 +19,15 @@ _LONG = 60.0
 """Seconds beyond which a client should not sit and wait: one of the SDKs would, for hours."""
 
 
-def error_object(error: GatewayError, metadata: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """``{"error": {message, type, param, code, status, metadata?}}``: ``code`` a string, ``status`` the HTTP status."""
-    body: dict[str, Any] = {
-        "message": _sendable(error.message),
-        "type": error.type,
-        "param": _sendable(error.param),
-        "code": error.code,
-        "status": error.status,
-    }
-    if metadata:
-        body["metadata"] = dict(metadata)
-    return {"error": body}
-
-
-def _sendable(text: str | None) -> str | None:
-    """A field's name may come from the caller and hold half of a surrogate pair, which no JSON writer takes."""
-    return text if text is None or text.isascii() else text.encode("utf-8", "replace").decode()
+def error_object(
+    error: GatewayError, metadata: Mapping[str, Any] | None = None, shape: Shape = "openai", request_id: str = ""
+) -> dict[str, Any]:
+    """The body of an error: OpenAI's object, Anthropic's, or Ollama's ``{"error": message}``."""
+    if shape == "anthropic":
+        return anthropic_error(error, request_id or None)
+    if shape == "ollama":
+        return {"error": sendable(error.message), "code": error.code}
+    return openai_error(error, dict(metadata) if metadata else None)
 
 
 def error_headers(error: GatewayError) -> Headers:
@@ -52,14 +46,20 @@ def error_headers(error: GatewayError) -> Headers:
     return headers
 
 
-def render(error: GatewayError, metadata: Mapping[str, Any] | None = None) -> tuple[int, Headers, bytes]:
+def render(
+    error: GatewayError, metadata: Mapping[str, Any] | None = None, shape: Shape = "openai", request_id: str = ""
+) -> tuple[int, Headers, bytes]:
     """Status, headers and body of an error answer."""
-    body = orjson.dumps(error_object(error, metadata))
+    body = orjson.dumps(error_object(error, metadata, shape, request_id))
     headers = error_headers(error)
     headers.append((b"content-length", str(len(body)).encode()))
     return error.status, headers, body
 
 
-def sse_error(error: GatewayError) -> bytes:
-    """The in-band error event of a stream that has begun."""
-    return b"data: " + orjson.dumps(error_object(error)) + b"\n\n"
+def stream_error(error: GatewayError, shape: Shape = "openai") -> bytes:
+    """What ends a stream that has begun and breaks off, where nobody knows how far its dialect's writer had come."""
+    if shape == "anthropic":
+        return named_event("error", anthropic_error(error))
+    if shape == "ollama":
+        return orjson.dumps(error_object(error, None, shape)) + b"\n"
+    return data_event(openai_error(error))

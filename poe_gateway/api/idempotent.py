@@ -17,9 +17,11 @@ from typing import Any, Literal
 
 from poe_gateway.api.asgi import HotRoute, Receive, Scope, Send, address_of, header
 from poe_gateway.api.callers import caller
-from poe_gateway.api.errors import Headers, render, sse_error
+from poe_gateway.api.errors import Headers, render, stream_error
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import Principal
+from poe_gateway.chat.dialect import Shape
+from poe_gateway.chat.forms import outline
 from poe_gateway.clock import Clock
 from poe_gateway.errors import Conflict, GatewayError, InvalidRequest, Unavailable
 from poe_gateway.idempotency.book import Answer, Book, Claim
@@ -44,7 +46,8 @@ Message = MutableMapping[str, Any]
 class _Run:
     """One request that has a key, from its first caller's words to its recorded answer."""
 
-    def __init__(self, claim: Claim, scope: Scope, body: bytes, limit: int) -> None:
+    def __init__(self, claim: Claim, scope: Scope, body: bytes, limit: int, shape: Shape) -> None:
+        self.shape = shape
         self.claim = claim
         self.scope = scope
         self.body = body
@@ -86,7 +89,7 @@ class _Run:
 
     def fail(self, error: GatewayError) -> None:
         """There is no (more) answer; nothing happens when it has ended already."""
-        self.recording.fail(error, sse_error(error))
+        self.recording.fail(error, stream_error(error, self.shape))
 
     def answer(self) -> Answer:
         """The whole answer, as it is kept."""
@@ -118,7 +121,8 @@ class Idempotent:
 
     ``name``: the route's template. ``streams`` ``reject``: a stream with a key is refused. ``patience``: seconds that a
     repetition waits for the beginning of an answer that others are making, where ``X-Timeout`` says nothing.
-    ``limit``: bytes of an answer that can be repeated.
+    ``limit``: bytes of an answer that can be repeated. ``shape``: how errors look in the route's dialect.
+    ``streaming``: a body that does not say ``stream`` asks for one.
     """
 
     def __init__(
@@ -134,6 +138,8 @@ class Idempotent:
         name: str = "/v1/chat/completions",
         patience: float = 330.0,
         limit: int = LIMIT,
+        shape: Shape = "openai",
+        streaming: bool = False,
     ) -> None:
         self._route = route
         self._book = book
@@ -145,6 +151,8 @@ class Idempotent:
         self._name = name
         self._patience = patience
         self._limit = limit
+        self._shape = shape
+        self._streaming = streaming
         self._runs: dict[tuple[str, str], _Run] = {}
         """By the claim's id and digest: whether another digest is wrong is for the store to say."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -159,7 +167,7 @@ class Idempotent:
             await self._answer(given, scope, receive, send, request_id, told)
         except GatewayError as error:
             told.error = error
-            status, headers, body = render(error)
+            status, headers, body = render(error, None, self._shape, request_id)
             told.status = status
             headers.append((b"x-request-id", request_id.encode()))
             if told.replayed:
@@ -180,12 +188,16 @@ class Idempotent:
         read = await _Body.read(scope, receive, self._max_body)
         raw = read.whole
         body = decoded(raw) if raw is not None else None
+        if raw is not None and body is None:
+            body = outline(raw, header(scope, b"content-type") or "")
         if raw is None or body is None:  # the route refuses it, and nothing is kept
             told.silent = True
             await self._route(scope, read.again, send, request_id)
             return
         model, streamed = body.get("model"), body.get("stream")
         told.model = model if isinstance(model, str) else None
+        if streamed is None:
+            streamed = self._streaming
         told.streamed = streamed is True
         if streamed and self._streams == "reject":
             raise InvalidRequest(
@@ -195,7 +207,7 @@ class Idempotent:
         run = self._runs.get((claim.id, claim.digest))
         first = run is None or not run.recording.joinable
         if run is None or first:
-            run = self._start(_Run(claim, scope, raw, self._limit))
+            run = self._start(_Run(claim, scope, raw, self._limit, self._shape))
         follower = run.recording.join()
         try:
             await self._follow(run, follower, send, request_id, told, first=first, patience=self._patient(scope))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
-from poe_gateway.dispatch.stream import ChatStream
+from poe_gateway.dispatch.router import Stream
 from poe_gateway.metering.rows import Traffic
 from poe_gateway.metering.spool import SpoolFailed
 from poe_gateway.metering.traffic import TrafficShape
@@ -37,7 +37,7 @@ class TrafficNotes:
         route: str,
         principal: Principal,
         request: ChatRequest,
-        stream: ChatStream | None,
+        stream: Stream | None,
         *,
         status: int,
         error_code: str | None,

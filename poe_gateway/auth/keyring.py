@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from msgspec import UNSET
@@ -17,6 +17,7 @@ from msgspec import UNSET
 from poe_gateway.auth.keys import KeyStore, KeyTerms, Principal, ServiceKey, keyed_hash, principal_of
 from poe_gateway.auth.memory import MemoryOrgs
 from poe_gateway.auth.orgs import DEFAULT, DEFAULT_ORG, NameTaken, Org, OrgStore, OrgTerms
+from poe_gateway.auth.public import PublicCallers
 from poe_gateway.auth.throttle import Throttle
 from poe_gateway.clock import Clock, Ids
 from poe_gateway.errors import AuthenticationFailed, Conflict, Forbidden, StoreUnavailable
@@ -26,6 +27,8 @@ _FRESH = 1.0
 """Seconds between two looks for changed keys that unknown keys can cause: so long an unknown key waits at most."""
 _GLANCE = 0.05
 """Seconds between two looks into memory meanwhile."""
+_RELEASED = "not in the routing file"
+"""Note of a key that was switched off for that, and not by the operator."""
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,6 +60,7 @@ class KeyRing:
         self._ids = ids
         self._defaults = defaults
         self._everywhere = everywhere
+        self.public = PublicCallers(defaults or Rates(), everywhere)
         self.throttle = Throttle(failures_per_minute, clock)
         self._keys: dict[str, ServiceKey] = {}
         self._orgs: dict[str, Org] = {DEFAULT_ORG: DEFAULT}
@@ -92,6 +96,65 @@ class KeyRing:
                     made.append(record)
         self._accept(await self._store.load())
         return made
+
+    async def keep(self, keys: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Have the texts of the routing file's clients in force: name -> text. Name -> id of the key, and problems.
+
+        A text that is a key already stays that key. A name whose text is another one now is rotated at once; one that
+        ``release`` switched off works again. Idempotent, and safe beside other processes. What cannot be in force (the
+        admin key, a revoked key, the text of another name) is left out and told.
+        """
+        held: dict[str, str] = {}
+        problems: list[str] = []
+        async with self._store_call:
+            self._accept(await self._store.changes())
+            for name, text in keys.items():
+                record = None if self.is_admin(text) else await self._kept(name, keyed_hash(self._pepper, text))
+                if record is None:
+                    problems.append(f"the key of '{name}' is the admin key, or revoked for good")
+                elif record.id in held.values():
+                    problems.append(f"the key of '{name}' is another client's too")
+                else:
+                    held[name] = record.id
+        return held, tuple(problems)
+
+    async def _kept(self, name: str, digest: str) -> ServiceKey | None:
+        record = self._keys.get(self._by_hash.get(digest, ""))
+        own = self._of_client(name)
+        if record is None and own is not None:
+            record = await self._store.rotate(own.id, digest, self._clock.now(), None)
+        elif record is None:
+            record = ServiceKey(
+                id=self._ids.new("key", 12), name=name, hash=digest, created_at=self._clock.now(), bootstrap=True
+            )
+            if not await self._store.add(record):  # another process was faster
+                self._accept(await self._store.load())
+                record = self._keys.get(self._by_hash.get(digest, ""))
+        if record is not None and record.bootstrap and not record.enabled and record.note == _RELEASED:
+            await self._store.switch(record.id, True)
+            record = await self._store.change(record.id, KeyTerms(note=""))
+        if record is None or record.revoked_at is not None or record.hash != digest:
+            return None
+        self._accept((record,))
+        return record
+
+    async def release(self, prefix: str, names: Collection[str]) -> list[ServiceKey]:
+        """Switch off the keys that ``keep`` made under names with this prefix, but for those of ``names``."""
+        gone = [
+            key
+            for key in self._keys.values()
+            if key.bootstrap and key.enabled and key.name.startswith(prefix) and key.name not in names
+        ]
+        async with self._store_call:
+            for key in gone:
+                await self._store.change(key.id, KeyTerms(note=_RELEASED))
+                self._taken(await self._store.switch(key.id, False))
+        return gone
+
+    def _of_client(self, name: str) -> ServiceKey | None:
+        """The key that ``keep`` made under this name, unless it is revoked."""
+        made = (key for key in self._keys.values() if key.bootstrap and key.name == name and key.revoked_at is None)
+        return max(made, key=lambda key: key.created_at, default=None)
 
     def _accept(self, keys: Iterable[ServiceKey]) -> None:
         for key in keys:

@@ -1,6 +1,6 @@
-"""What an upstream's answer consists of, in order: any number of texts, then one ``Finished``.
+"""What an upstream's answer consists of, in order: any number of pieces, then one ``Finished``.
 
-``TextDelta`` appends; ``TextReplaced`` throws away everything said before and gives the whole text anew
+``TextDelta`` appends; ``TextReplaced`` throws away all text said before and gives the whole text anew
 (some chat sites do that in mid-answer). ``Measured`` may come at any time before ``Finished``.
 """
 
@@ -14,9 +14,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag=True):
-    """The next piece of the answer."""
+    """The next piece of the answer. ``logprobs``: its tokens in OpenAI's shape, where asked for and told."""
 
     text: str
+    logprobs: tuple[dict[str, Any], ...] | None = None
 
 
 class TextReplaced(msgspec.Struct, frozen=True, tag=True):
@@ -25,10 +26,43 @@ class TextReplaced(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
+class RefusalDelta(msgspec.Struct, frozen=True, tag=True):
+    """The next piece of what the model says instead of an answer, where the upstream keeps the two apart."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, tag=True):
+    """The next piece of the model's thinking. ``signature``: Anthropic's proof of the thinking before it.
+
+    ``redacted``: thinking that is told only in Anthropic's own sealed form; ``text`` is empty then.
+    """
+
+    text: str
+    signature: str | None = None
+    redacted: str | None = None
+
+
 class ToolCallDelta(msgspec.Struct, frozen=True, tag=True):
     """Fragments of tool calls in OpenAI's streaming shape (``index``, ``id``, ``type``, ``function``)."""
 
     calls: tuple[dict[str, Any], ...]
+
+
+class ImageMade(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """A picture: by address, or its bytes in base64."""
+
+    url: str | None = None
+    base64: str | None = None
+    media_type: str = "image/png"
+    revised_prompt: str | None = None
+
+
+class Embedded(msgspec.Struct, frozen=True, tag=True):
+    """The vector of input number ``index`` (from 0)."""
+
+    index: int
+    vector: tuple[float, ...]
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True):
@@ -45,6 +79,7 @@ class Measured(msgspec.Struct, frozen=True, tag=True):
     cost: str | None = None
     currency: str = "USD"
     upstream_id: str | None = None
+    reasoning_tokens: int | None = None
 
 
 class Bound(msgspec.Struct, frozen=True, tag=True):
@@ -57,9 +92,15 @@ class Bound(msgspec.Struct, frozen=True, tag=True):
 
 
 class Finished(msgspec.Struct, frozen=True, tag=True):
-    """The answer is complete. Its absence means that the answer was cut off."""
+    """The answer is complete. Its absence means that the answer was cut off.
+
+    ``stop_sequence``: which of the caller's stop sequences ended it, where that is told.
+    """
 
     reason: FinishReason = "stop"
+    stop_sequence: str | None = None
 
 
-ChatEvent = TextDelta | TextReplaced | ToolCallDelta | Measured | Bound | Finished
+Piece = TextDelta | TextReplaced | RefusalDelta | ReasoningDelta | ToolCallDelta | ImageMade | Embedded
+"""What a caller sees."""
+ChatEvent = Piece | Measured | Bound | Finished

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from hashlib import blake2b
 
-from poe_gateway.chat.request import ChatRequest, Message, TextPart
+from poe_gateway.chat.request import ChatRequest, Message, TextPart, ToolCall
 
 
 def digest(message: Message) -> str:
@@ -18,20 +18,28 @@ def digest(message: Message) -> str:
     hasher.update(b"\x00" + message.text.strip().encode("utf-8", "surrogatepass"))
     for image in message.images:
         hasher.update(b"\x01" + image.url.encode("utf-8", "surrogatepass"))
-    calls = {key: value for key, value in message.extra.items() if key in ("tool_calls", "tool_call_id") and value}
-    if calls:
-        # Not orjson: callers may send numbers beyond 64 bits.
-        hasher.update(b"\x02" + json.dumps(calls, sort_keys=True).encode())
+    for call in message.tool_calls:
+        hasher.update(b"\x02" + json.dumps((call.id, call.name, _compact(call.arguments))).encode())
+    if message.tool_call_id:
+        hasher.update(b"\x03" + message.tool_call_id.encode("utf-8", "surrogatepass"))
     return hasher.hexdigest()
+
+
+def _compact(text: str) -> str:
+    """JSON in one spelling: callers may send arguments back written anew."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, separators=(",", ":"))
+    except (ValueError, RecursionError):
+        return text
 
 
 def digests(messages: tuple[Message, ...]) -> tuple[str, ...]:
     return tuple([digest(message) for message in messages])
 
 
-def answered(text: str) -> str:
+def answered(text: str, calls: tuple[ToolCall, ...] = ()) -> str:
     """Digest of the assistant's turn as the caller will send it back."""
-    return digest(Message("assistant", (TextPart(text),)))
+    return digest(Message("assistant", (TextPart(text),), tool_calls=calls))
 
 
 def new_turns(request: ChatRequest, chain: tuple[str, ...]) -> tuple[Message, ...] | None:

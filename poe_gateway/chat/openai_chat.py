@@ -11,9 +11,22 @@ from typing import Any
 import msgspec
 import orjson
 
-from poe_gateway.chat.events import FinishReason
+from poe_gateway.chat.appending import Appender
+from poe_gateway.chat.dialect import Head, Reply, Shape
+from poe_gateway.chat.events import (
+    ChatEvent,
+    Finished,
+    ImageMade,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    TextReplaced,
+    ToolCallDelta,
+)
+from poe_gateway.chat.openai_tools import output_format, tool_calls, tool_choice, tools
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Part, Role, TextPart
-from poe_gateway.errors import InvalidRequest
+from poe_gateway.chat.sse import data_event, openai_error
+from poe_gateway.errors import GatewayError, InvalidRequest
 
 _ROLES: dict[str, Role] = {
     "system": "system",
@@ -23,8 +36,24 @@ _ROLES: dict[str, Role] = {
     "tool": "tool",
     "function": "tool",
 }
-_OWN = frozenset({"model", "messages", "stream", "stream_options", "n", "user", "metadata"})
-_MESSAGE_OWN = frozenset({"role", "content"})
+_OWN = frozenset(
+    {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "n",
+        "user",
+        "metadata",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "functions",
+        "function_call",
+    }
+)
+_MESSAGE_OWN = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
 _decode = msgspec.json.Decoder().decode
 
 Body = dict[str, Any]
@@ -53,6 +82,12 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
     if choices is not None and (type(choices) is not int or choices != 1):
         raise InvalidRequest("Only one choice per request is supported: 'n' must be 1.", param="n")
     session, explicit = _session(body)
+    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+        if body.get(old) is not None:
+            raise InvalidRequest(
+                f"'{old}' is the old form and not supported: use '{new}'.", param=old, code="unsupported_parameter"
+            )
+    offered = tools(body.get("tools"))
     return ChatRequest(
         model=model.strip(),
         messages=messages,
@@ -62,6 +97,10 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
         session_explicit=explicit,
         parameters={key: value for key, value in body.items() if key not in _OWN and value is not None},
         metadata=_metadata(body),
+        tools=offered,
+        tool_choice=tool_choice(body.get("tool_choice"), offered),
+        parallel_tool_calls=_flag(body, "parallel_tool_calls") if body.get("parallel_tool_calls") is not None else None,
+        output=output_format(body.get("response_format")),
     )
 
 
@@ -137,7 +176,21 @@ def _message(entry: object, place: int) -> Message:
         raise InvalidRequest(f"'{where}.content' must be a string or a list of parts.", param=f"{where}.content")
     if len(entry) == 2:
         return Message(role, parts)
-    return Message(role, parts, {key: value for key, value in entry.items() if key not in _MESSAGE_OWN})
+    return Message(
+        role,
+        parts,
+        {key: value for key, value in entry.items() if key not in _MESSAGE_OWN and value is not None},
+        tool_calls(entry.get("tool_calls"), f"{where}.tool_calls"),
+        _text(entry, "tool_call_id", where),
+        _text(entry, "name", where),
+    )
+
+
+def _text(entry: Body, name: str, where: str) -> str | None:
+    value = entry.get(name)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"'{where}.{name}' must be a string.", param=f"{where}.{name}")
+    return value
 
 
 def _part(part: object, where: str) -> Part:
@@ -162,86 +215,73 @@ def _part(part: object, where: str) -> Part:
     )
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one exchange; ``estimated`` when the upstream did not tell them. ``points`` if it told a price."""
+class OpenAIChat:
+    """Implements ``Dialect``."""
 
-    prompt_tokens: int
-    completion_tokens: int
-    estimated: bool
-    points: int | None = None
-    cached_tokens: int = 0
-    raw_cost: str | None = None
-    billed_cost: str | None = None
-    currency: str | None = None
-    """Costs as decimal numbers in text; None: no price is known."""
+    route = "/v1/chat/completions"
+    shape: Shape = "openai"
+    prefix = "chatcmpl"
+    stream_type = b"text/event-stream; charset=utf-8"
 
-    def as_dict(self) -> dict[str, Any]:
-        """OpenAI's shape, with ``estimated``, ``points`` and the cost as extra fields where they apply."""
-        usage: dict[str, Any] = {
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.prompt_tokens + self.completion_tokens,
-        }
-        if self.estimated:
-            usage["estimated"] = True
-        if self.points is not None:
-            usage["points"] = self.points
-        if self.cached_tokens:
-            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
-        if self.billed_cost is not None:
-            # Written as they are: a float could not hold every amount.
-            usage["raw_cost"] = None if self.raw_cost is None else orjson.Fragment(self.raw_cost)
-            usage["billed_cost"] = orjson.Fragment(self.billed_cost)
-            usage["currency"] = self.currency
-        return usage
+    def parse(self, raw: bytes | bytearray) -> ChatRequest:
+        return parse(raw)
 
-
-def completion(
-    *,
-    completion_id: str,
-    created: int,
-    model: str,
-    text: str,
-    tool_calls: list[dict[str, Any]],
-    finish: FinishReason,
-    usage: Usage,
-) -> bytes:
-    """A whole answer as a ``chat.completion`` object."""
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-    if tool_calls:
-        message["tool_calls"] = tool_calls
-        if not text:
+    def whole(self, reply: Reply) -> bytes:
+        """A ``chat.completion`` object."""
+        message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": reply.refusal or None}
+        if reply.reasoning:
+            message["reasoning_content"] = reply.reasoning
+        if reply.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in reply.tool_calls
+            ]
+        if not reply.text and (reply.tool_calls or reply.refusal):
             message["content"] = None
-    return orjson.dumps(
-        {
-            "id": completion_id,
-            "object": "chat.completion",
-            "created": created,
-            "model": model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish}],
-            "usage": usage.as_dict(),
-        }
-    )
+        if reply.images:
+            message["images"] = [_image(image) for image in reply.images]
+        logprobs = None if reply.logprobs is None else {"content": list(reply.logprobs), "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": reply.finish}
+        return orjson.dumps(
+            {
+                "id": reply.head.id,
+                "object": "chat.completion",
+                "created": reply.head.created,
+                "model": reply.head.model,
+                "choices": [choice],
+                "usage": reply.usage.as_dict(),
+            }
+        )
+
+    def writer(self, head: Head) -> ChunkWriter:
+        return ChunkWriter(head)
+
+
+def _image(image: ImageMade) -> dict[str, Any]:
+    """As OpenRouter and others tell pictures in chat completions."""
+    url = image.url or f"data:{image.media_type};base64,{image.base64}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 class ChunkWriter:
-    """Writes the SSE events of one stream; every chunk has the same id and time. ``usage`` as asked for."""
+    """Implements ``Writer``: every chunk has the same id and time, ``usage`` comes as asked for."""
 
-    __slots__ = ("_head", "_tail", "_usage")
+    __slots__ = ("_head", "_tail", "_text", "_usage")
 
-    def __init__(self, *, completion_id: str, created: int, model: str, include_usage: bool) -> None:
+    def __init__(self, head: Head) -> None:
         self._head = (
             b'data: {"id":'
-            + orjson.dumps(completion_id)
+            + orjson.dumps(head.id)
             + b',"object":"chat.completion.chunk","created":'
-            + str(created).encode()
+            + str(head.created).encode()
             + b',"model":'
-            + orjson.dumps(model)
+            + orjson.dumps(head.model)
         )
-        self._usage = include_usage
-        self._tail = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._usage = head.request.include_usage
+        self._tail = b',"usage":null}\n\n' if self._usage else b"}\n\n"
+        self._text = Appender()
 
-    def first(self) -> bytes:
+    def begin(self) -> bytes:
         """The opening chunk, which names the role."""
         return (
             self._head
@@ -249,51 +289,45 @@ class ChunkWriter:
             + self._tail
         )
 
-    def text(self, text: str) -> bytes:
-        """One piece of the answer."""
+    def event(self, event: ChatEvent) -> bytes:
+        """One piece."""
+        if isinstance(event, TextDelta | TextReplaced):
+            logprobs = event.logprobs if isinstance(event, TextDelta) else None
+            return self._delta(b'"content":' + orjson.dumps(self._text.piece(event)), logprobs)
+        if isinstance(event, ToolCallDelta):
+            return self._delta(b'"tool_calls":' + orjson.dumps(event.calls))
+        if isinstance(event, ReasoningDelta):
+            return self._delta(b'"reasoning_content":' + orjson.dumps(event.text)) if event.text else b""
+        if isinstance(event, RefusalDelta):
+            return self._delta(b'"refusal":' + orjson.dumps(event.text))
+        if isinstance(event, ImageMade):
+            return self._delta(b'"images":' + orjson.dumps([_image(event)]))
+        return b""
+
+    def _delta(self, delta: bytes, logprobs: tuple[dict[str, Any], ...] | None = None) -> bytes:
+        told = b"null" if logprobs is None else orjson.dumps({"content": logprobs, "refusal": None})
         return (
             self._head
-            + b',"choices":[{"index":0,"delta":{"content":'
-            + orjson.dumps(text)
-            + b'},"logprobs":null,"finish_reason":null}]'
+            + b',"choices":[{"index":0,"delta":{'
+            + delta
+            + b'},"logprobs":'
+            + told
+            + b',"finish_reason":null}]'
             + self._tail
         )
 
-    def tool_calls(self, calls: tuple[dict[str, Any], ...]) -> bytes:
-        """Fragments of tool calls."""
-        return (
-            self._head
-            + b',"choices":[{"index":0,"delta":{"tool_calls":'
-            + orjson.dumps(calls)
-            + b'},"logprobs":null,"finish_reason":null}]'
-            + self._tail
-        )
-
-    def last(self, finish: FinishReason, usage: Usage) -> bytes:
+    def end(self, finished: Finished, reply: Reply) -> bytes:
         """The closing chunk, the usage chunk where asked for, and ``[DONE]``."""
         out = (
             self._head
             + b',"choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"'
-            + finish.encode()
+            + finished.reason.encode()
             + b'"}]'
             + self._tail
         )
         if self._usage:
-            out += self._head + b',"choices":[],"usage":' + orjson.dumps(usage.as_dict()) + b"}\n\n"
+            out += self._head + b',"choices":[],"usage":' + orjson.dumps(reply.usage.as_dict()) + b"}\n\n"
         return out + b"data: [DONE]\n\n"
 
-
-def merge_tool_calls(fragments: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Whole tool calls from streamed fragments, in the order of their index."""
-    calls: dict[int, dict[str, Any]] = {}
-    for fragment in fragments:
-        index = int(fragment.get("index", 0))
-        call = calls.setdefault(index, {"id": "", "type": "function", "function": {"name": "", "arguments": ""}})
-        if fragment.get("id"):
-            call["id"] = fragment["id"]
-        if fragment.get("type"):
-            call["type"] = fragment["type"]
-        function = fragment.get("function") or {}
-        call["function"]["name"] += function.get("name") or ""
-        call["function"]["arguments"] += function.get("arguments") or ""
-    return [calls[index] for index in sorted(calls)]
+    def broken(self, error: GatewayError) -> bytes:
+        return data_event(openai_error(error))

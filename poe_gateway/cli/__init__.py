@@ -7,6 +7,7 @@ import click
 from poe_gateway import __version__
 from poe_gateway.cli.accounts import accounts
 from poe_gateway.cli.audit import audit
+from poe_gateway.cli.config import config
 from poe_gateway.cli.keys import keys
 from poe_gateway.cli.orgs import orgs
 from poe_gateway.cli.pool import pool
@@ -23,5 +24,5 @@ def main() -> None:
     """A broker for pools of chat accounts behind an OpenAI-compatible API."""
 
 
-for _command in (serve, accounts, keys, orgs, prices, usage, audit, pool, simulate, vault, healthcheck):
+for _command in (serve, config, accounts, keys, orgs, prices, usage, audit, pool, simulate, vault, healthcheck):
     main.add_command(_command)

@@ -46,7 +46,9 @@ class Admin:
 
     def __init__(self, url: str | None, transport: httpx.BaseTransport | None = None) -> None:
         options = settings()
-        self.url = (url or local_url(options.serve.host, options.serve.port)).rstrip("/")
+        serve = options.serve
+        door = (serve.admin_host, serve.admin_port) if serve.admin_port else (serve.host, serve.port)
+        self.url = (url or local_url(*door)).rstrip("/")
         self._client = httpx.Client(
             base_url=self.url + "/admin",
             headers={"Authorization": f"Bearer {options.auth.admin_key.get_secret_value()}", **_actor()},

@@ -74,7 +74,11 @@ def used(answer: Answer, account: Account, rule: PriceRule | None, estimate: Est
     prompt, completion = answer.prompt_tokens, answer.completion_tokens
     guessed = prompt is None or completion is None
     if prompt is None:
+        prompt = answer.prompt_reckoned
+    if prompt is None:
         prompt = expected.prompt_tokens
+    if completion is None:
+        completion = answer.completion_reckoned
     if completion is None:
         completion = counts.tokens(answer.length)
     cached = min(answer.cached_tokens or 0, prompt)

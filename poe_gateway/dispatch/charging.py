@@ -49,11 +49,11 @@ class Charge:
         "_holds",
         "_opened",
         "_plan",
-        "_principal",
         "_reserved",
         "_spent",
         "asks",
         "bill",
+        "principal",
     )
 
     def __init__(
@@ -68,13 +68,13 @@ class Charge:
         self.asks = asks
         self.bill = Bill()
         self._charging = charging
-        self._principal = principal
+        self.principal = principal
         self._plan = plan
         self._estimate = estimate
         self._holds = [] if hold is None else [hold]
         self._opened: tuple[str, Intent] | None = None
         """Row and intent of the attempt that is under way."""
-        self._reserved = {ask.bucket.id: ask.amount for ask in asks if _is_budget(ask)}
+        self._reserved = {ask.bucket.id: ask.amount for ask in asks if _is_budget(ask) or _is_tokens(ask)}
         self._spent: dict[str, int] = {}
         """By bucket id, as is ``_reserved``."""
         self._finished = False
@@ -91,8 +91,8 @@ class Charge:
             request_id=request_id,
             attempt=number,
             at=self._charging.clock.now(),
-            org=self._principal.org,
-            key_id=self._principal.key_id,
+            org=self.principal.org,
+            key_id=self.principal.key_id,
             provider=account.provider,
             offer=account.offer,
             account_id=account.id,
@@ -102,7 +102,9 @@ class Charge:
             unit=None if quote is None else quote.unit,
             cost=0 if quote is None else quote.amount,
             points=self._estimate.points if account.metered else 0,
-            charges={bucket_id: left for bucket_id in self._reserved if (left := self._left(bucket_id)) > 0},
+            charges={
+                ask.bucket.id: left for ask in self.asks if _is_budget(ask) and (left := self._left(ask.bucket.id)) > 0
+            },
         )
         try:
             self._opened = self._charging.ledger.open(intent), intent
@@ -119,7 +121,7 @@ class Charge:
         account, estimator = lease.account, self._charging.estimator
         own = NOTHING
         if is_paid(outcome, fate, answer):
-            rule = estimator.rule(self._principal.org, account.provider, self._plan, intent.at)
+            rule = estimator.rule(self.principal.org, account.provider, self._plan, intent.at)
             own = used(answer, account, rule, self._estimate, lease.want.expected)
         charges = self._charges(own, fate)
         succeeded = isinstance(outcome, Succeeded)
@@ -155,12 +157,26 @@ class Charge:
         if succeeded:
             estimator.observe(account, self._plan, self._estimate, answer)
 
+    async def move(self, plan: Plan, estimate: Estimate, asks: Sequence[Ask]) -> None:
+        """The request goes on with another model: its budgets must bear that one's price, and its rates of tokens
+        what that one is asked. It stays one request.
+
+        Raises like ``Charging.admit``.
+        """
+        self._plan, self._estimate = plan, estimate
+        wanted = {_limit_of(ask): ask.amount for ask in asks}
+        # A window that has begun since is not asked: the request belongs to the one in which it came.
+        self.asks = [replace(ask, amount=wanted.get(_limit_of(ask), ask.amount)) for ask in self.asks]
+        await self._reserve([ask for ask in self.asks if _is_budget(ask) or _is_tokens(ask)])
+
     async def again(self) -> None:
         """Another attempt may follow: what earlier ones cost is reserved once more. Raises like ``Charging.admit``."""
+        await self._reserve([ask for ask in self.asks if _is_budget(ask)])
+
+    async def _reserve(self, wanted: Sequence[Ask]) -> None:
+        """What is lacking of these, by what is left of what was reserved before."""
         asks = [
-            replace(ask, amount=lacking)
-            for ask in self.asks
-            if _is_budget(ask) and (lacking := ask.amount - self._left(ask.bucket.id)) > 0
+            replace(ask, amount=lacking) for ask in wanted if (lacking := ask.amount - self._left(ask.bucket.id)) > 0
         ]
         if asks:
             self._holds.append(await self._charging.reserve(asks))
@@ -238,17 +254,29 @@ class Charging:
 
         Raises RateLimitExceeded, BudgetExceeded, Forbidden, Unavailable.
         """
+        estimate, asks = self._asks(principal, request, plan, want, tokens)
+        hold = await self.reserve(asks) if asks else None
+        return Charge(self, principal, plan, estimate, asks, hold)
+
+    async def readmit(self, charge: Charge, request: ChatRequest, plan: Plan, want: Want, tokens: int) -> None:
+        """The same request, now with another model. Raises like ``admit``."""
+        estimate, asks = self._asks(charge.principal, request, plan, want, tokens)
+        await charge.move(plan, estimate, asks)
+
+    def _asks(
+        self, principal: Principal, request: ChatRequest, plan: Plan, want: Want, tokens: int
+    ) -> tuple[Estimate, Sequence[Ask]]:
         now = self.clock.now()
         estimate = self.estimator.estimate(principal.org, request, plan, want, tokens, now)
         if not principal.scopes:
-            return Charge(self, principal, plan, estimate, (), None)
+            return estimate, ()
         asks = self._windows.asks(
             principal.scopes,
             now,
             tokens=estimate.tokens,
             amount=lambda unit, cap: estimate.reserve(unit, cap, refuse_unpriced=self._refuse_unpriced),
         )
-        return Charge(self, principal, plan, estimate, asks, await self.reserve(asks))
+        return estimate, asks
 
     async def reserve(self, asks: Sequence[Ask]) -> Hold:
         """All of it. Raises RateLimitExceeded, BudgetExceeded, Unavailable."""
@@ -281,7 +309,12 @@ class Charging:
         return True
 
 
-_WHOSE = {"key": "this key", "org": "the organisation", "global": "the gateway"}
+_WHOSE = {
+    "key": "this key",
+    "org": "the organisation",
+    "profile": "the routing profile",
+    "global": "the gateway",
+}
 
 
 def _refusal(exceeded: Exceeded) -> GatewayError:
@@ -315,6 +348,11 @@ def _refusal(exceeded: Exceeded) -> GatewayError:
 
 def _is_budget(ask: Ask) -> bool:
     return ask.bucket.kind == "budget"
+
+
+def _limit_of(ask: Ask) -> str:
+    """The same in every window of a budget."""
+    return ask.bucket.id.rpartition("|")[0] if _is_budget(ask) else ask.bucket.id
 
 
 def _is_tokens(ask: Ask) -> bool:

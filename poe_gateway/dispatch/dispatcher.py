@@ -17,7 +17,7 @@ from datetime import datetime
 import msgspec
 from msgspec.structs import replace
 
-from poe_gateway.auth.keys import Principal, allowed
+from poe_gateway.auth.keys import Principal, allowed, may_use
 from poe_gateway.chat import estimate, history
 from poe_gateway.chat.request import ChatRequest, Message
 from poe_gateway.clock import Clock
@@ -25,11 +25,20 @@ from poe_gateway.dispatch.answer import Answer
 from poe_gateway.dispatch.charging import Charge, Charging
 from poe_gateway.dispatch.failover import Tell, next_step
 from poe_gateway.dispatch.fingerprint import fingerprint
+from poe_gateway.dispatch.fitting import Fit, answered, fit
 from poe_gateway.dispatch.opening import Opening
 from poe_gateway.dispatch.prefixes import PrefixBook, opening_of, opening_with
 from poe_gateway.dispatch.sessions import SessionBinding, SessionBook
 from poe_gateway.dispatch.stream import Attempt, ChatStream, capacity_lost
-from poe_gateway.errors import GatewayError, SessionLost, Unavailable
+from poe_gateway.dispatch.trail import Trail
+from poe_gateway.errors import (
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    SessionLost,
+    Unavailable,
+    UpstreamFailed,
+)
 from poe_gateway.pool import transitions
 from poe_gateway.pool.broker import Broker, Waits
 from poe_gateway.pool.decision import Choice, Decision, Try
@@ -50,6 +59,7 @@ from poe_gateway.pool.pricebook import PriceBook
 from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.routing.catalog import Catalog, Plan
+from poe_gateway.routing.course import Leg
 from poe_gateway.telemetry.events import AttemptFinished, Notice
 from poe_gateway.telemetry.hub import Telemetry
 from poe_gateway.upstreams.base import AccountRef, Fate, Upstream, UpstreamFailure
@@ -69,6 +79,9 @@ class WalkPolicy(msgspec.Struct, frozen=True, kw_only=True):
     affinity_requests: int = 200
     affinity_seconds: float = 3600.0
     """After so many requests, or so long, a session may choose anew."""
+    retry_delay: float = 0.0
+    """Where no other account is left, one that failed for a moment is tried again after so long, doubling up to ten
+    times as long; 0: never."""
 
 
 class _Journey(msgspec.Struct, kw_only=True):
@@ -78,6 +91,11 @@ class _Journey(msgspec.Struct, kw_only=True):
     request: ChatRequest
     request_id: str
     plan: Plan
+    fits: Mapping[str, Fit]
+    """By provider."""
+    trail: Trail
+    before: int
+    """Attempts of earlier legs."""
     want: Want
     deadline: float
     impatient: bool
@@ -90,6 +108,11 @@ class _Journey(msgspec.Struct, kw_only=True):
     opening: bytes | None = None
     """Of a conversation without a session that goes on."""
     attempts: int = 0
+    """Of this request, earlier legs included."""
+    momentary: set[str] = set()
+    """Accounts whose failure may have been for a moment only."""
+    again: set[str] = set()
+    """Those of them that the request was, or may be, tried at once more."""
     tried: set[str] = set()
     last: UpstreamFailure | None = None
     verdict: Verdict | None = None
@@ -113,8 +136,13 @@ class Dispatcher:
         prefixes: PrefixBook | None = None,
         decided: Callable[[Decision], None] = lambda decision: None,
         charging: Charging | None = None,
+        count: Callable[[str], int] | None = None,
     ) -> None:
-        """``charging`` None: nothing is limited, priced or written into a ledger (rehearsals)."""
+        """``charging`` None: nothing is limited, priced or written into a ledger (rehearsals).
+
+        ``count``: tokens of a text, for upstreams that do not tell; None: they are estimated.
+        """
+        self._count = count
         self._charging = charging
         self._broker = broker
         self._keychain = keychain
@@ -130,34 +158,42 @@ class Dispatcher:
         self._selectors: dict[tuple[tuple[str, ...], ...], Selector] = {}
 
     async def chat(
-        self, principal: Principal, request: ChatRequest, request_id: str, waiting: Waits | None = None
+        self,
+        principal: Principal,
+        request: ChatRequest,
+        request_id: str,
+        waiting: Waits | None = None,
+        leg: Leg | None = None,
+        trail: Trail | None = None,
     ) -> ChatStream:
         """The stream of an answer whose first piece has arrived. Raises GatewayError.
 
-        ``waiting`` is told when the request has to stand in line, again after a failed attempt.
+        ``waiting`` is told when the request has to stand in line, again after a failed attempt. ``leg``: where it is
+        to be answered; None: wherever the model's name leads. ``trail``: what earlier legs left.
         """
+        leg = leg or Leg(model=request.model)
+        trail = trail or Trail()
         try:
-            plan = self._catalog.plan(request.model, self._broker.offers())
-            allowed(principal, plan.model)
+            plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
+            if not (trail.granted or _may_use(principal, leg, plan.model)):
+                allowed(principal, plan.model)
+            plan, fits = self._fitting(plan, request)
         except GatewayError as error:
-            self._decided(
-                Decision(
-                    request_id=request_id,
-                    at=self._clock.now(),
-                    process=self._broker.epoch,
-                    key_id=principal.key_id,
-                    model=request.model,
-                    status=error.status,
-                    error_code=error.code,
-                )
-            )
+            self.record(principal, request_id, leg, trail)
+            if not trail.onward(error):
+                self.close(trail, error.status, error.code)
             raise
-        journey = self._journey(principal, request, request_id, plan)
+        journey = self._journey(principal, request, request_id, plan, fits, leg, trail)
         try:
             if self._charging is not None:
-                journey.charge = await self._charging.admit(
-                    principal, request, plan, journey.want, journey.decision.tokens
-                )
+                tokens = journey.decision.tokens
+                if trail.charge is None:
+                    journey.charge = trail.charge = await self._charging.admit(
+                        principal, request, plan, journey.want, tokens
+                    )
+                else:
+                    journey.charge = trail.charge
+                    await self._charging.readmit(trail.charge, request, plan, journey.want, tokens)
             if request.session_id is not None:
                 journey.session = SessionBook.key(principal.key_id, request.session_id)
                 journey.binding = await self._sessions.find(journey.session)
@@ -169,10 +205,11 @@ class Dispatcher:
                 if journey.charge is not None:
                     await journey.charge.again()
         except GatewayError as error:
-            error.attempts = journey.attempts
+            error.attempts = trail.attempts = journey.attempts
             if journey.charge is not None:
                 error.standings = journey.charge.standings()
-            self._decide(journey, error.status, error.code)
+            if not trail.onward(error):
+                self._decide(journey, error.status, error.code)
             raise
         except asyncio.CancelledError:
             self._decide(journey, 499, "client_gone")
@@ -181,18 +218,59 @@ class Dispatcher:
             self._decide(journey, GatewayError.status, GatewayError.code)
             raise
 
-    def _journey(self, principal: Principal, request: ChatRequest, request_id: str, plan: Plan) -> _Journey:
+    def _fitting(self, plan: Plan, request: ChatRequest) -> tuple[Plan, dict[str, Fit]]:
+        """The offers that can do what is asked, at best without emulation, and how each provider is asked.
+
+        Raises InvalidRequest when none can, UpstreamFailed when there is no adapter.
+        """
+        fits: dict[str, Fit] = {}
+        refusal: InvalidRequest | None = None
+        for provider in {offer.partition(":")[0] for offer in plan.offers}:
+            upstream = self._upstreams.get(provider)
+            if upstream is None:  # an account of an adapter that this version does not have
+                continue
+            try:
+                fits[provider] = fit(request, upstream.capabilities, drop=request.lenient)
+            except InvalidRequest as error:
+                refusal = error
+        if not fits:
+            raise refusal or UpstreamFailed("Nothing here speaks to the accounts of this model.", code="no_adapter")
+        if len(fits) > 1:
+            least = min(len(each.emulated) + len(each.dropped) for each in fits.values())
+            fits = {name: each for name, each in fits.items() if len(each.emulated) + len(each.dropped) == least}
+        targets = {offer: name for offer, name in plan.targets.items() if offer.partition(":")[0] in fits}
+        if len(targets) < len(plan.targets):
+            plan = replace(plan, targets=targets, offers=frozenset(targets))
+        return plan, fits
+
+    def _journey(
+        self,
+        principal: Principal,
+        request: ChatRequest,
+        request_id: str,
+        plan: Plan,
+        fits: Mapping[str, Fit],
+        leg: Leg,
+        trail: Trail,
+    ) -> _Journey:
         now = self._clock.monotonic()
-        patience = self._policy.request_timeout
-        if request.timeout is not None:
-            patience = min(patience, request.timeout)
+        patience = self.patience(request)
+        if trail.deadline is not None:
+            patience = max(0.0, min(patience, trail.deadline - now))
         tokens = estimate.prompt_tokens(request)
         mark = fingerprint(request, plan.key)
+        decision = self.record(principal, request_id, leg, trail)
+        decision.model, decision.offers = plan.model, list(plan.targets)
+        decision.tokens, decision.fingerprint = tokens, mark
         return _Journey(
             principal=principal,
             request=request,
             request_id=request_id,
             plan=plan,
+            fits=fits,
+            trail=trail,
+            before=trail.attempts,
+            attempts=trail.attempts,
             deadline=now + patience,
             impatient=patience < self._policy.request_timeout,
             started=now,
@@ -203,18 +281,35 @@ class Dispatcher:
                 request_id=request_id,
                 fingerprint=mark,
                 deadline=now + min(self._policy.acquire_timeout, patience),
+                labels=leg.labels,
             ),
-            decision=Decision(
-                request_id=request_id,
-                at=self._clock.now(),
-                process=self._broker.epoch,
-                key_id=principal.key_id,
-                model=plan.model,
-                offers=list(plan.targets),
-                fingerprint=mark,
-                tokens=tokens,
-            ),
+            decision=decision,
         )
+
+    def patience(self, request: ChatRequest) -> float:
+        """Seconds that a request has, all legs together."""
+        longest = self._policy.request_timeout
+        return longest if request.timeout is None else min(longest, request.timeout)
+
+    def may(self, principal: Principal, leg: Leg) -> bool:
+        """Whether the key's models let it use this leg. Of a model that nobody serves now the walk will tell."""
+        try:
+            plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
+        except ModelNotFound:
+            return True
+        return _may_use(principal, leg, plan.model)
+
+    def record(self, principal: Principal, request_id: str, leg: Leg, trail: Trail) -> Decision:
+        """The record of the request, as far as it is known when a leg begins."""
+        decision = trail.decision
+        if decision is None:
+            decision = trail.decision = Decision(
+                request_id=request_id, at=self._clock.now(), process=self._broker.epoch, key_id=principal.key_id
+            )
+        decision.model, decision.tier = leg.model, leg.tier or ""
+        decision.asked = trail.asked_for if trail.asked_for != leg.model else ""
+        decision.profile, decision.label, decision.escalations = trail.profile, trail.label, trail.escalations
+        return decision
 
     def want(
         self,
@@ -225,8 +320,9 @@ class Dispatcher:
         request_id: str = "",
         fingerprint: str = "",
         deadline: float = 0.0,
+        labels: tuple[str, ...] = (),
     ) -> Want:
-        """What a request of this caller asks of the pool."""
+        """What a request of this caller asks of the pool. ``labels``: only accounts that carry these as well."""
         offers, prices = plan.offers, self._prices
         return Want(
             offers=offers,
@@ -235,7 +331,7 @@ class Dispatcher:
             caller=principal.key_id,
             evidence=request_id,
             deadline=deadline,
-            selector=self._selector(principal),
+            selector=self._selector(principal, labels),
             need=0 if prices is None else prices.at_most(offers, plan.key, tokens),
             expected=0 if prices is None else prices.expected(offers, plan.key, tokens),
             priority=principal.priority,
@@ -243,26 +339,34 @@ class Dispatcher:
             fingerprint=fingerprint,
         )
 
-    def _selector(self, principal: Principal) -> Selector:
-        key = (principal.providers, principal.labels, principal.without)
+    def _selector(self, principal: Principal, labels: tuple[str, ...]) -> Selector:
+        key = (principal.providers, (*principal.labels, *labels), principal.without)
         if key == ((), (), ()):
             return EVERY
         selector = self._selectors.get(key)
         if selector is None:
             if len(self._selectors) >= _SELECTORS:
                 self._selectors.clear()
-            selector = Selector(providers=principal.providers, labels=principal.labels, without=principal.without)
+            selector = Selector(providers=key[0], labels=key[1], without=key[2])
             self._selectors[key] = selector
         return selector
 
     def _decide(self, journey: _Journey, status: int, code: str | None) -> None:
-        """The request is over: its record is complete."""
-        if journey.charge is not None:
-            journey.charge.finish()
-        decision = journey.decision
+        """The request is over, unless another leg follows: its record is complete."""
+        journey.trail.attempts = journey.attempts
+        if not journey.trail.goes_on:
+            self.close(journey.trail, status, code)
+
+    def close(self, trail: Trail, status: int, code: str | None) -> None:
+        """Nothing follows any more: the charge is finished, the record handed out. Idempotent."""
+        trail.finish()
+        decision = trail.decision
+        if decision is None or trail.told:
+            return
+        trail.told = True
         decision.status = status
         decision.error_code = code
-        decision.seconds = self._clock.monotonic() - journey.started
+        decision.seconds = (self._clock.now() - decision.at).total_seconds()
         self._decided(decision)
 
     async def _lease(self, journey: _Journey, waiting: Waits | None) -> Lease:
@@ -278,6 +382,8 @@ class Dispatcher:
             journey.decision.choices.append(choice)
             if journey.last is None:
                 raise
+            if await self._pause(journey):
+                return await self._lease(journey, waiting)
             step = next_step(journey.last.outcome, journey.last.fate, 1, 1)
             assert isinstance(step, Tell)  # noqa: S101 - no attempt is left
             raise self._timed(journey, step.error, journey.last.outcome) from None
@@ -289,6 +395,20 @@ class Dispatcher:
             lease.choice.how = "prefix"
         journey.decision.choices.append(lease.choice)
         return lease
+
+    async def _pause(self, journey: _Journey) -> bool:
+        """Wait a little when accounts are left whose failure may have been for a moment; False: none is."""
+        if not journey.momentary or not self._policy.retry_delay:
+            return False
+        tries = journey.attempts - journey.before
+        delay = min(self._policy.retry_delay * 2 ** (tries - 1), self._policy.retry_delay * 10)
+        if self._clock.monotonic() + delay >= journey.want.deadline:
+            return False
+        await asyncio.sleep(delay)
+        journey.tried -= journey.momentary
+        journey.again |= journey.momentary
+        journey.momentary.clear()
+        return True
 
     def _leaning(self, journey: _Journey) -> Want | None:
         """The wish with the account that it leans on; None when a strict session has lost its account."""
@@ -326,7 +446,7 @@ class Dispatcher:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - requests are walked in tasks
         lease.on_revoked = task.cancel  # until the stream takes over
-        kept = False
+        kept = sent = False
         try:
             if lease.revoked:
                 raise capacity_lost()
@@ -334,6 +454,7 @@ class Dispatcher:
             if ref is None:
                 return None
             attempt, request, bound = self._prepare(journey, lease)
+            sent = True
             try:
                 stream = await self._begin(journey, attempt, ref, request, bound)
             except UpstreamFailure as failure:
@@ -345,7 +466,9 @@ class Dispatcher:
             if not lease.revoked:
                 raise
             task.uncancel()
-            raise capacity_lost() from None
+            lost = capacity_lost()
+            lost.unsettled = sent
+            raise lost from None
         finally:
             if not kept:
                 lease.on_revoked = None
@@ -402,6 +525,7 @@ class Dispatcher:
             provider=lease.account.provider,
             target=journey.plan.targets[lease.account.offer],
             session=how,
+            fit=journey.fits[lease.account.provider],
         )
         return attempt, request, bound
 
@@ -415,7 +539,10 @@ class Dispatcher:
     ) -> ChatStream:
         """Call the upstream and wait for its first piece. Raises UpstreamFailure. Settled but when it returns."""
         session = journey.session if request.session_id is not None else None
-        source = self._upstreams[attempt.provider].chat(ref, attempt.target, request, bound)
+        upstream = self._upstreams[attempt.provider]
+        source = answered(
+            attempt.fit, upstream, ref, attempt.target, request, bound, salt=journey.request_id, count=self._count
+        )
         if journey.charge is not None:  # nothing is sent before the first event is asked for
             journey.charge.open(
                 attempt.lease, journey.request_id, attempt.number, attempt.target, stream=request.stream
@@ -453,7 +580,7 @@ class Dispatcher:
                 self._settle(journey, attempt, answer, outcome, fate, ttft=begun - attempt.lease.taken)
                 if session is not None:
                     self._remember(journey, attempt, request, answer, outcome)
-                elif isinstance(outcome, Succeeded):
+                elif isinstance(outcome, Succeeded) and not journey.trail.goes_on:
                     self._remember_opening(journey, attempt, answer)
             finally:
                 self._broker.give_up(attempt.lease)  # does nothing when settled
@@ -515,11 +642,20 @@ class Dispatcher:
                 journey.binding = replace(binding, state=None)
             return
         stop = journey.verdict is not None and self._broker.ends(journey.want, journey.verdict)
-        step = next_step(outcome, fate, attempt.number, attempt.number if stop else self._policy.max_attempts)
+        stop = stop or self._clock.monotonic() >= journey.deadline
+        number = attempt.number - journey.before
+        step = next_step(outcome, fate, number, number if stop else self._policy.max_attempts)
         if isinstance(step, Tell):
+            step.error.unsettled = fate is Fate.UNKNOWN
             raise self._timed(journey, step.error, outcome)
+        if attempt.session == "continued" and fate is not Fate.NOT_SENT and journey.binding is not None:
+            # Its conversation has the message without an answer: it is not gone on with.
+            journey.binding = replace(journey.binding, chain=(), state=None, updated_at=self._clock.now())
+            self._sessions.put(journey.binding)
         journey.last = failure
         journey.tried.add(attempt.lease.account.id)
+        if isinstance(outcome, Transient) and not outcome.timeout:
+            journey.momentary.add(attempt.lease.account.id)
 
     def _timed(self, journey: _Journey, error: GatewayError, outcome: Failure) -> GatewayError:
         """When to come back is told of the whole pool, not of the account that was tried last."""
@@ -534,12 +670,13 @@ class Dispatcher:
         binding = journey.binding
         session = journey.session
         assert session is not None  # noqa: S101 - only called for sessions
-        if isinstance(outcome, Succeeded):
+        if isinstance(outcome, Succeeded) and not journey.trail.goes_on:
             held = binding.chain if attempt.session == "continued" and binding is not None else ()
-            chain = (*held, *history.digests(sent.messages), history.answered(answer.text))
+            chain = (*held, *history.digests(sent.messages), history.answered(answer.text, answer.calls))
             state = answer.state or (binding.state if attempt.session == "continued" and binding is not None else None)
         elif binding is not None and attempt.session == "continued":
-            # Nobody knows what the conversation holds now: the next turn starts a new one on the same account.
+            # Nobody knows what the conversation holds now, or it holds what the caller never saw: the next turn starts
+            # a new one on the same account.
             chain, state = (), None
         else:
             return
@@ -573,13 +710,16 @@ class Dispatcher:
         ttft: float | None = None,
     ) -> None:
         lease = attempt.lease
+        if self._count is not None and not answer.empty:
+            answer.reckon(journey.request, self._count)
         if journey.charge is not None:  # first: whatever became of the slot, what was spent is spent
             spent = self._clock.monotonic() - lease.taken
             journey.charge.close(lease, outcome, fate, answer, spent)
         if lease.closed:
             return
         accepted = fate is Fate.ACCEPTED or not answer.empty
-        verdict = journey.verdict = self._broker.settle(lease, outcome, accepted=accepted)
+        again = lease.account.id in journey.again
+        verdict = journey.verdict = self._broker.settle(lease, outcome, accepted=accepted, again=again)
         now = self._clock.monotonic()
         if isinstance(outcome, Succeeded):
             self._book(journey, attempt, answer)
@@ -633,12 +773,18 @@ class Dispatcher:
         if self._prefixes is None or journey.session is not None:
             return
         caller, request = journey.want.caller, journey.request
-        opening = journey.opening or opening_with(caller, request, answer.text)
+        opening = journey.opening or opening_with(caller, request, answer.text, answer.calls)
         self._prefixes.remember(opening, attempt.lease.account.id, self._clock.monotonic())
 
 
 _SELECTORS = 1024
 _MOMENT = 0.05
+
+
+def _may_use(principal: Principal, leg: Leg, model: str) -> bool:
+    """By the model's public name, the same with its provider before it, or the tier's name."""
+    names = [model, *([leg.prefix + model] if leg.prefix else []), *([leg.tier] if leg.tier else [])]
+    return any(may_use(principal, name) for name in names)
 
 
 def _told(outcome: Outcome) -> tuple[int, str | None]:

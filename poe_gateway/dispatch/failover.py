@@ -59,6 +59,10 @@ def next_step(outcome: Failure, fate: Fate, attempt: int, max_attempts: int) -> 
 def as_error(outcome: Failure, fate: Fate = Fate.NOT_SENT) -> GatewayError:
     """The public face of a failure: no upstream text but what the adapter declared public."""
     if isinstance(outcome, Rejected):
+        if outcome.status >= 500:  # nobody's request is at fault: the model does not do as it is told
+            failed = UpstreamFailed(outcome.public, code=outcome.code, headers={"x-should-retry": "false"})
+            failed.status = outcome.status
+            return failed
         error = UpstreamRefused(outcome.public, code=outcome.code)
         error.status = outcome.status
         if outcome.status == 413:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping
 from hashlib import blake2b
 
+from msgspec import to_builtins
+
 from poe_gateway.chat.request import ChatRequest, TextPart
 
 _NOISE = frozenset(
@@ -51,9 +53,15 @@ def fingerprint(request: ChatRequest, model_key: str) -> str:
                 detail = part.detail.encode("utf-8", "surrogatepass")
                 update(b"i%d %d %b" % (len(text), len(detail), detail))
             update(text)
-        if message.extra:
-            update(b"x" + _fields(message.extra))
+        if message.tool_calls or message.tool_call_id or message.name or message.extra:
+            calls = [(call.id, call.name, call.arguments) for call in message.tool_calls]
+            update(b"x" + _fields({**message.extra, "": (calls, message.tool_call_id, message.name)}))
     asked = {key: value for key, value in request.parameters.items() if key not in _NOISE}
+    if request.tools or request.output is not None or request.tool_choice is not None:
+        asked[""] = to_builtins((request.tools, request.tool_choice, request.output))
+    if request.operation != "chat":
+        asked["operation"] = request.operation
+        asked["inputs"] = [list(each) for each in request.inputs if isinstance(each, tuple)]
     if asked:
         update(b"p" + _fields(asked))
     return hasher.hexdigest()

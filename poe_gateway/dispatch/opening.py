@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from poe_gateway.chat.events import Bound, ChatEvent, Measured
+from poe_gateway.chat.events import Bound, ChatEvent, Measured, ReasoningDelta
 from poe_gateway.dispatch.answer import Answer
 from poe_gateway.dispatch.stream import close
 from poe_gateway.pool.outcome import Transient
@@ -38,7 +38,7 @@ class Opening:
             async with asyncio.timeout_at(deadline):
                 async for event in self._source:
                     self._take(event)
-                    if not shown and (self.finished or not (isinstance(event, Measured | Bound) or self._answer.empty)):
+                    if not shown and (self.finished or self._shows(event)):
                         shown = True
                         began()
                     if self.finished or (shown and not whole):
@@ -73,6 +73,11 @@ class Opening:
     async def abandon(self) -> None:
         """Close the upstream's side."""
         await close(self._source, self.pending)
+
+    def _shows(self, event: ChatEvent) -> bool:
+        if isinstance(event, ReasoningDelta):
+            return bool(event.text)
+        return not (isinstance(event, Measured | Bound) or self._answer.empty)
 
     @property
     def finished(self) -> bool:

@@ -12,7 +12,7 @@ from hashlib import blake2b
 import msgspec
 
 from poe_gateway.chat import history
-from poe_gateway.chat.request import ChatRequest
+from poe_gateway.chat.request import ChatRequest, ToolCall
 
 _SIZE = 50_000
 
@@ -67,9 +67,9 @@ def opening_of(caller: str, request: ChatRequest) -> bytes | None:
     return None
 
 
-def opening_with(caller: str, request: ChatRequest, answer: str) -> bytes:
+def opening_with(caller: str, request: ChatRequest, answer: str, calls: tuple[ToolCall, ...] = ()) -> bytes:
     """The opening that a request without earlier answers makes together with its own."""
-    return _hashed(caller, (*history.digests(request.messages), history.answered(answer)))
+    return _hashed(caller, (*history.digests(request.messages), history.answered(answer, calls)))
 
 
 def _hashed(caller: str, digests: tuple[str, ...]) -> bytes:

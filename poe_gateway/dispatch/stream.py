@@ -7,19 +7,20 @@ account learns the outcome, the session remembers the turn.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
 
 from poe_gateway.chat import estimate
-from poe_gateway.chat.events import ChatEvent, Finished, TextDelta, TextReplaced, ToolCallDelta
-from poe_gateway.chat.openai_chat import Usage
+from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured
 from poe_gateway.chat.request import ChatRequest
+from poe_gateway.chat.usage import Counted, Usage
 from poe_gateway.dispatch.answer import Answer
 from poe_gateway.dispatch.bills import Bill
 from poe_gateway.dispatch.charging import Charge
 from poe_gateway.dispatch.failover import as_error
+from poe_gateway.dispatch.fitting import NOTHING, Fit
 from poe_gateway.errors import GatewayError, Overloaded, UpstreamTimeout
 from poe_gateway.pool.lease import Lease
 from poe_gateway.pool.outcome import Cancelled, Outcome, Succeeded, Transient
@@ -41,6 +42,9 @@ async def close(source: AsyncGenerator[ChatEvent, None], pending: asyncio.Task[C
     await source.aclose()
 
 
+_UNSEEN = (Finished, Measured, Bound)
+
+
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """What was chosen for one attempt; for headers, telemetry and the session."""
 
@@ -51,6 +55,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Upstream's name of the model."""
     session: str | None
     """``new``, ``continued``, ``replayed``, ``moved`` or ``borrowed``; None without a session."""
+    fit: Fit = NOTHING
+    """What of the request is emulated, or dropped, at this upstream."""
 
 
 class ChatStream:
@@ -76,6 +82,11 @@ class ChatStream:
         self.attempt = attempt
         self.answer = answer
         self.charge = charge
+        self.tier: str | None = None
+        """How it was routed, told by the router: tier, profiles, the classifier's word, legs left behind."""
+        self.profile = ""
+        self.label = ""
+        self.escalations = 0
         self._head = head
         self._source = source
         self._pending = pending
@@ -89,14 +100,14 @@ class ChatStream:
         self._timer = asyncio.get_running_loop().call_at(deadline, self._late)
         attempt.lease.on_revoked = self._revoke
 
-    async def events(self) -> AsyncIterator[ChatEvent]:
+    async def events(self) -> AsyncGenerator[ChatEvent, None]:
         """Content events, then ``Finished``. Raises GatewayError when the answer breaks off."""
         finished = any(isinstance(event, Finished) for event in self._head)
         failure: UpstreamFailure | None = None
         try:
             try:
                 for event in self._head:
-                    if not isinstance(event, Finished):
+                    if not isinstance(event, _UNSEEN):
                         yield event
                 while not finished:
                     following = await self._next()
@@ -105,7 +116,7 @@ class ChatStream:
                     self.answer.observe(following)
                     if isinstance(following, Finished):
                         finished = True
-                    elif isinstance(following, TextDelta | TextReplaced | ToolCallDelta):
+                    elif not isinstance(following, _UNSEEN):
                         yield following
             except UpstreamFailure as error:
                 failure = error
@@ -115,7 +126,7 @@ class ChatStream:
             if self.answer.empty and self.answer.finish == "stop":
                 raise UpstreamFailure(Transient("the answer was empty"), Fate.ACCEPTED)
             self._end(Succeeded(points=self.answer.points), None)
-            yield Finished(self.answer.finish or "stop")
+            yield Finished(self.answer.finish or "stop", self.answer.stop_sequence)
         except UpstreamFailure as error:
             self._end(error.outcome, error.fate)
             raise self._broken(as_error(error.outcome, error.fate)) from None
@@ -192,18 +203,24 @@ class ChatStream:
             self._end(Cancelled(), None)
 
     def usage(self) -> Usage:
-        """Tokens of the exchange, estimated where the upstream told none; what it cost, once it is over."""
+        """Tokens of the exchange, counted here where the upstream told none; what it cost, once it is over."""
         answer = self.answer
-        estimated = answer.prompt_tokens is None or answer.completion_tokens is None
-        prompt = answer.prompt_tokens
-        completion = answer.completion_tokens
+        told = answer.prompt_tokens, answer.completion_tokens
+        reckoned = answer.prompt_reckoned, answer.completion_reckoned
+        counted: Counted = "upstream"
+        if None in told:
+            whole = all(one is not None or other is not None for one, other in zip(told, reckoned, strict=True))
+            counted = "tokenizer" if whole else "estimate"
+        prompt = told[0] if told[0] is not None else reckoned[0]
+        completion = told[1] if told[1] is not None else reckoned[1]
         bill = self.charge.bill if self.charge is not None else Bill()
         return Usage(
             prompt_tokens=estimate.prompt_tokens(self.request) if prompt is None else prompt,
             completion_tokens=estimate.tokens(answer.length) if completion is None else completion,
-            estimated=estimated,
+            counted=counted,
             points=answer.points,
             cached_tokens=answer.cached_tokens or 0,
+            reasoning_tokens=answer.reasoning_tokens or 0,
             raw_cost=bill.shown(bill.raw),
             billed_cost=bill.shown(bill.billed),
             currency=bill.unit,

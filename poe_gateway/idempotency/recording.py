@@ -18,9 +18,23 @@ LIMIT = 8 * 1024 * 1024
 """Bytes of an answer that can be repeated."""
 _OVERHEAD = 64
 """Bytes that a piece weighs besides its own: many small ones must not pass the bound."""
-_ERROR = b'data: {"error":'
-_DONE = b"data: [DONE]"
-_TAIL = 32
+_ENDS = (
+    b"\ndata: [DONE]",
+    b"\nevent: message_stop\n",
+    b"\nevent: response.completed\n",
+    b"\nevent: response.incomplete\n",
+)
+_FAULTS = (b'\ndata: {"error":', b"\nevent: error\n", b"\nevent: response.failed\n", b'\n{"error":')
+"""Beginnings of lines in server-sent events of every dialect: the answer is complete, or it failed. No text of an
+answer can imitate them, for JSON writes line ends in another way."""
+_TAIL = 64
+"""Bytes of earlier pieces in which a mark may begin."""
+_STREAMS = (b"text/event-stream", b"application/x-ndjson")
+
+
+def _is_last_line(piece: bytes) -> bool:
+    """Whether a stream of lines of JSON ends here; quotes within texts are escaped."""
+    return piece.endswith(b"}\n") and b'"done":true' in piece[piece.rfind(b"\n", 0, -1) + 1 :]
 
 
 class Recording:
@@ -44,7 +58,8 @@ class Recording:
         self._size = 0
         """Of all pieces, those let go too."""
         self._kept = 0
-        self._tail = b""
+        self._tail = b"\n"
+        self._complete = False
         self._faulty = False
         self._followers: set[Follower] = set()
         self._news = asyncio.Event()
@@ -52,15 +67,15 @@ class Recording:
 
     @property
     def streamed(self) -> bool:
-        """Whether it is a stream of server-sent events."""
-        return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in self.headers)
+        """Whether it is a stream, of server-sent events or of lines of JSON."""
+        return any(name == b"content-type" and value.startswith(_STREAMS) for name, value in self.headers)
 
     @property
     def good(self) -> bool:
-        """Whether it is a success: 2xx, and a stream came to its ``[DONE]`` without an error event."""
+        """Whether it is a success: 2xx, and a stream came to its dialect's end without an error."""
         if not self.whole or self.status is None or not 200 <= self.status < 300:
             return False
-        return not self.streamed or (not self._faulty and self._tail.rstrip().endswith(_DONE))
+        return not self.streamed or (self._complete and not self._faulty)
 
     @property
     def joinable(self) -> bool:
@@ -131,8 +146,10 @@ class Recording:
         weight = len(piece) + _OVERHEAD
         self._size += weight
         self._kept += weight
-        self._faulty = self._faulty or piece.startswith(_ERROR) or b"\n" + _ERROR in piece
-        self._tail = (self._tail + piece)[-_TAIL:]
+        seen = self._tail + piece
+        self._faulty = self._faulty or any(mark in seen for mark in _FAULTS)
+        self._complete = self._complete or any(mark in seen for mark in _ENDS) or _is_last_line(piece)
+        self._tail = seen[-_TAIL:]
 
     def _let_go(self) -> None:
         """Drop what nobody needs any more."""

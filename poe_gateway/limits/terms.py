@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-ScopeKind = Literal["key", "org", "global"]
+ScopeKind = Literal["key", "org", "profile", "global"]
 BudgetPeriod = Literal["day", "month", "total"]
 RatePeriod = Literal["minute", "hour", "day"]
 Counted = Literal["requests", "tokens"]

@@ -387,10 +387,11 @@ class Broker(Court):
         self.leases.add(lease)
         return lease
 
-    def settle(self, lease: Lease, outcome: Outcome, *, accepted: bool = False) -> Verdict:
+    def settle(self, lease: Lease, outcome: Outcome, *, accepted: bool = False, again: bool = False) -> Verdict:
         """The attempt is over: the slot comes back and the account learns how it went. Once.
 
-        ``accepted``: the upstream had taken the message although the attempt failed.
+        ``accepted``: the upstream had taken the message although the attempt failed. ``again``: the request had failed
+        at this account before, for a moment.
 
         What it means for accounts is judged first (``Court.judge``).
         """
@@ -401,7 +402,7 @@ class Broker(Court):
             self.prospects.pace.observe(want.key, self._clock.monotonic() - lease.taken)
             self._ramp_up(lease.seat)
             self._doubts.pop(want.key, None)
-        verdict = self.judge(lease, outcome, accepted=accepted)
+        verdict = self.judge(lease, outcome, accepted=accepted, again=again)
         self.give_up(lease)
         self._refuse_hopeless()
         return verdict

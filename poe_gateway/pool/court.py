@@ -46,8 +46,8 @@ class Court(Roster):
         """Whether this process lost the slot while the lease was open."""
         return lease.revoked or lease.epoch != self.epoch
 
-    def judge(self, lease: Lease, outcome: Outcome, *, accepted: bool) -> Verdict:
-        """Say who is at fault and change what must be changed.
+    def judge(self, lease: Lease, outcome: Outcome, *, accepted: bool, again: bool = False) -> Verdict:
+        """Say who is at fault and change what must be changed. ``again``: see ``Report``.
 
         A lease whose slot was lost settles nothing but points and what takes an account out of service.
         """
@@ -67,6 +67,7 @@ class Court(Roster):
                     usable=self._allowed[lease.account.offer],
                     credential_rev=lease.account.credential_rev,
                     began=lease.taken,
+                    again=again,
                 ),
                 self._clock.monotonic(),
             )

@@ -61,6 +61,16 @@ class Decision(msgspec.Struct, kw_only=True):
     key_id: str = ""
     model: str = ""
     """As planned (public name)."""
+    asked: str = ""
+    """The model's name as the caller wrote it, where routing changed it."""
+    profile: str = ""
+    """Profiles that had a say: ``a -> b``."""
+    tier: str = ""
+    """Of the last leg."""
+    label: str = ""
+    """What the classifier said."""
+    escalations: int = 0
+    """Legs that were left for the next one."""
     offers: list[str] = []
     fingerprint: str = ""
     """Digest of the request's body as far as upstreams see it; the text is kept nowhere."""

@@ -3,6 +3,7 @@
 Rules, in one place:
 - One body, and one request, changes at most one account. Further accounts that refuse it are suspects: nothing happens
   to them until another body fails there in its own right.
+- Failures for a moment that one request meets at one account, tried there once more, are one failure.
 - A withheld challenge or dead credential keeps the account from being chosen for a minute (a *hold*).
 - A body that succeeds is innocent: the challenges and dead credentials that it met elsewhere are true. It may change
   an account again, by another request.
@@ -101,6 +102,8 @@ class Guard:
             self._end_retry(report.body)
             return Verdict(applies=True, scope=Scope.ADAPTER)
         verdict = self._charge(report, now)
+        if report.again and verdict.applies and isinstance(outcome, Transient):
+            verdict = replace(verdict, applies=False, withheld="one_request")
         if verdict.applies and finding.failure is not None:
             finding.failure.applied = True
         if not verdict.stop and self._incidents.open_for(report.offer, report.model) is not None:

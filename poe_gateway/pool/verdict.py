@@ -30,6 +30,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Which credentials were used; for whoever applies the report later."""
     began: float | None = None
     """Second at which the attempt began, None: not known. What began before an incident closed belongs to it."""
+    again: bool = False
+    """The request failed at this account before, for a moment, and was tried there once more."""
 
     @property
     def body(self) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from poe_gateway.errors import ModelNotFound
+from poe_gateway.routing.words import picked, serves
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,6 +32,14 @@ class Listing(msgspec.Struct, frozen=True, kw_only=True):
     offer: str
     models: tuple[Model, ...]
     fetched_at: datetime
+
+
+class Offered(msgspec.Struct, frozen=True, kw_only=True):
+    """One public name with everything that serves it: the model as each offer lists it."""
+
+    id: str
+    """As the first of them spells it."""
+    by_offer: dict[str, Model]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +73,7 @@ class Catalog:
     def __init__(self) -> None:
         self._listings: dict[str, Listing] = {}
         self._names: dict[str, dict[str, Model]] = {}
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[tuple[str, tuple[str, ...]], Plan] = {}
         self._present: frozenset[str] = frozenset()
 
     def replace(self, listings: Iterable[Listing]) -> None:
@@ -75,7 +84,7 @@ class Catalog:
         for own in (True, False):
             for listing in self._listings.values():
                 for model in listing.models:
-                    key = _key(model.id if own else model.upstream)
+                    key = name_key(model.id if own else model.upstream)
                     names.setdefault(key, {}).setdefault(listing.offer, model)
         self._names = names
         self._plans.clear()
@@ -85,39 +94,45 @@ class Catalog:
 
     def knows(self, model: str) -> bool:
         """Whether some listing names the model."""
-        return _key(model) in self._names
+        return name_key(model) in self._names
 
     def fetched_at(self, offer: str) -> datetime | None:
         listing = self._listings.get(offer)
         return listing.fetched_at if listing is not None else None
 
-    def plan(self, model: str, offers: Mapping[str, int]) -> Plan:
+    def plan(self, model: str, offers: Mapping[str, int], among: tuple[str, ...] = ()) -> Plan:
         """Where ``model`` may be served, given the number of accounts by offer. Raises ModelNotFound.
 
+        ``among``: beginnings of the offers that may serve (``words.serves``); empty: all. Who names offers has chosen
+        where to ask: what none of them lists is for their upstream to judge, as lists tell by no means of every model,
+        unless the account's owner has said which models it serves.
         Pure apart from a bounded cache of its own answers.
         """
         present = frozenset(offers)
         if present != self._present:
             self._present = present
             self._plans.clear()
-        plan = self._plans.get(model)
+        plan = self._plans.get((model, among))
         if plan is None:
-            plan = self._plan(model, present)
+            if among:
+                present = frozenset(offer for offer in present if serves(among, offer))
+            plan = self._plan(model, present, unlisted=bool(among))
             if len(self._plans) < 4096:
-                self._plans[model] = plan
+                self._plans[model, among] = plan
         return plan
 
-    def _plan(self, model: str, present: frozenset[str]) -> Plan:
-        known = self._names.get(_key(model), {})
+    def _plan(self, model: str, present: frozenset[str], *, unlisted: bool) -> Plan:
+        known = self._names.get(name_key(model), {})
         targets = {offer: entry.upstream for offer, entry in known.items() if offer in present}
         spelled = next((entry.id for offer, entry in known.items() if offer in present), None)
         if not targets:
-            targets = {offer: model for offer in present if offer not in self._listings}
+            asked = {offer for offer in present if offer not in self._listings or (unlisted and not picked(offer))}
+            targets = dict.fromkeys(asked, model)
         if not targets:
             raise ModelNotFound(
                 f"The model '{model[:200]}' does not exist or is not served by this pool.", param="model"
             )
-        return Plan(model=spelled or model, key=_key(model), targets=targets, offers=frozenset(targets))
+        return Plan(model=spelled or model, key=name_key(model), targets=targets, offers=frozenset(targets))
 
     def models(self, offers: Mapping[str, int]) -> list[Model]:
         """Every model that some account serves, each public name once, by name."""
@@ -125,17 +140,32 @@ class Catalog:
         for offer in offers:
             listing = self._listings.get(offer)
             for model in listing.models if listing is not None else ():
-                merged.setdefault(_key(model.id), model)
+                merged.setdefault(name_key(model.id), model)
         return sorted(merged.values(), key=lambda model: model.id.lower())
 
-    def find(self, model_id: str, offers: Mapping[str, int]) -> Model:
+    def offered(self, offers: Iterable[str]) -> dict[str, Offered]:
+        """Every model that these offers list, by ``name_key`` of its public name, in the order of the names."""
+        found: dict[str, Offered] = {}
+        for offer in offers:
+            listing = self._listings.get(offer)
+            for model in listing.models if listing is not None else ():
+                known = found.get(key := name_key(model.id))
+                if known is None:
+                    found[key] = Offered(id=model.id, by_offer={offer: model})
+                else:
+                    known.by_offer.setdefault(offer, model)
+        return dict(sorted(found.items()))
+
+    def find(self, model_id: str, offers: Iterable[str]) -> Model:
         """One model by its public name. Raises ModelNotFound."""
-        known = self._names.get(_key(model_id), {})
+        known = self._names.get(name_key(model_id), {})
+        present = frozenset(offers)
         for offer, model in known.items():
-            if offer in offers:
+            if offer in present:
                 return model
         raise ModelNotFound(f"The model '{model_id[:200]}' does not exist.", param="model")
 
 
-def _key(name: str) -> str:
+def name_key(name: str) -> str:
+    """The same for every spelling of a model's name: case and spaces do not matter."""
     return name.lower().replace(" ", "")

@@ -31,7 +31,6 @@ from poe_gateway.vault import Vault
 
 DAILY_RESET = "daily-reset"
 _BATCH = 500
-_CATALOGUE_AGE = timedelta(hours=1)
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +116,9 @@ async def purge_credentials(turn: Turn, *, store: SealedStore) -> str:
     return f"{removed} credentials without an account removed" if removed else ""
 
 
-async def refresh_catalogues(turn: Turn, *, care: AccountCare) -> str:
-    """Read the catalogues that are missing or over an hour old."""
-    report = await care.catalogues.reload(older_than=turn.now - _CATALOGUE_AGE)
+async def refresh_catalogues(turn: Turn, *, care: AccountCare, age: float) -> str:
+    """Read the catalogues that are missing or older than ``age`` seconds; the old ones serve until they are read."""
+    report = await care.catalogues.reload(older_than=turn.now - timedelta(seconds=age))
     if not report.models and not report.errors:
         return ""
     return f"{len(report.models)} catalogues read, {len(report.errors)} failed"

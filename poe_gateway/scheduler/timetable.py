@@ -56,6 +56,8 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     recent_active_minutes: float = 120.0
     revalidate_interval: float = 3600.0
     """0 turns second chances off."""
+    models_ttl: float = 3600.0
+    """Age at which a provider's list of models is read again."""
     prewarm_on_startup: bool = True
     prewarm_concurrency: int = 5
     prewarm_account_timeout: float = 20.0
@@ -119,10 +121,11 @@ def timetable(
         ),
         Duty(
             name="refresh-catalogues",
-            act=partial(duties.refresh_catalogues, care=care),
+            act=partial(duties.refresh_catalogues, care=care, age=schedule.models_ttl),
             place=Place.LEADER,
-            every=300.0,
-            jitter=30.0,
+            # Missing ones are looked for more often than old ones.
+            every=max(1.0, min(300.0, schedule.models_ttl)),
+            jitter=0.1 * min(300.0, schedule.models_ttl),
             at_once=True,
             quiet=True,
         ),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv.parser import parse_stream
+from pydantic import SecretStr
 
 from poe_gateway.settings.options import (
     AuditOptions,
@@ -23,6 +24,8 @@ from poe_gateway.settings.options import (
     MongoOptions,
     PoeOptions,
     PoolOptions,
+    ProviderOptions,
+    RoutingOptions,
     ScheduleOptions,
     ServeOptions,
     SessionOptions,
@@ -34,6 +37,7 @@ from poe_gateway.settings.variables import BY_NAME, VARIABLES, Variable
 
 CONFIG_FILE_VARIABLE = "GATEWAY_CONFIG_FILE"
 DEFAULT_CONFIG_FILE = ".env.gateway"
+DEFAULT_ROUTES_FILE = "gateway.toml"
 
 
 class SettingsError(Exception):
@@ -60,7 +64,9 @@ def load_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     cwd = Path.cwd() if cwd is None else cwd
     problems: list[str] = []
     path = _config_path(environ, cwd)
-    texts = dict(_read_file(path, problems) if path else {})
+    references: dict[str, SecretStr] = {}
+    texts = dict(_read_file(path, problems, references) if path else {})
+    written = frozenset(name for name, text in texts.items() if text.strip())
     texts.update({name: environ[name] for name in BY_NAME if name in environ})
     texts = {name: text.strip() for name, text in texts.items()}
 
@@ -79,7 +85,7 @@ def load_settings(environ: Mapping[str, str] | None = None, cwd: Path | None = N
     problems.extend(_together(values))
     if problems:
         raise SettingsError(problems)
-    return _grouped(values, cwd, path)
+    return _grouped(values, cwd, path, written, references)
 
 
 def _config_path(environ: Mapping[str, str], cwd: Path) -> Path | None:
@@ -90,8 +96,11 @@ def _config_path(environ: Mapping[str, str], cwd: Path) -> Path | None:
     return usual if usual.exists() else None
 
 
-def _read_file(path: Path, problems: list[str]) -> dict[str, str]:
-    """Names and texts of the file. Bad lines are told in ``problems``, never with a value. Raises SettingsError."""
+def _read_file(path: Path, problems: list[str], references: dict[str, SecretStr]) -> dict[str, str]:
+    """Names and texts of the file. Bad lines are told in ``problems``, never with a value. Raises SettingsError.
+
+    Names of others' keys go to ``references``: the routing file may name them.
+    """
     try:
         content = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -106,6 +115,8 @@ def _read_file(path: Path, problems: list[str]) -> dict[str, str]:
             problems.append(f"{place}: not of the form NAME=value")
         elif binding.key is None:
             continue
+        elif binding.key not in BY_NAME and is_reference(binding.key):
+            references[binding.key] = SecretStr((binding.value or "").strip())
         elif binding.key not in BY_NAME:
             problems.append(f"{place}: {_unknown(binding.key)}")
         elif binding.key in texts:
@@ -118,6 +129,13 @@ def _read_file(path: Path, problems: list[str]) -> dict[str, str]:
 def _first_line(original: str, line: int) -> int:
     """The parser counts blank lines before a binding as part of it."""
     return line + original[: len(original) - len(original.lstrip())].count("\n")
+
+
+def is_reference(name: str) -> bool:
+    """Whether a name that is none of ours may be that of somebody's key."""
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,100}(_KEY|_TOKEN|_SECRET)", name):
+        return False
+    return not difflib.get_close_matches(name, BY_NAME, n=1, cutoff=0.9)
 
 
 def _unknown(name: str) -> str:
@@ -164,7 +182,36 @@ def _together(values: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _grouped(values: Mapping[str, Any], cwd: Path, path: Path | None) -> Settings:
+def _routes_file(named: str, cwd: Path) -> Path | None:
+    if named:
+        return (cwd / Path(named).expanduser()).absolute()
+    usual = cwd / DEFAULT_ROUTES_FILE
+    return usual.absolute() if usual.exists() else None
+
+
+def _providers(values: Mapping[str, Any], written: frozenset[str]) -> tuple[ProviderOptions, ...]:
+    """A key of the environment alone is not taken for ours: it may be there for other programs."""
+    default = values["DEFAULT_PROVIDER"]
+    openai = {"http_referer": values["OPENAI_HTTP_REFERER"], "title": values["OPENAI_TITLE"]}
+    known: tuple[tuple[str, str, str | None, dict[str, str]], ...] = (
+        ("openai", "OPENAI_API_KEY", values["OPENAI_BASE_URL"], {name: text for name, text in openai.items() if text}),
+        ("qwen", "QWEN_API_KEY", values["QWEN_BASE_URL"], {}),
+        ("anthropic", "ANTHROPIC_API_KEY", None, {}),
+    )
+    return tuple(
+        ProviderOptions(name=name, key_variable=variable, base_url=url, extra=extra)
+        for name, variable, url, extra in known
+        if (values[variable] is not None and variable in written) or name == default
+    )
+
+
+def _grouped(
+    values: Mapping[str, Any],
+    cwd: Path,
+    path: Path | None,
+    written: frozenset[str],
+    references: Mapping[str, SecretStr],
+) -> Settings:
     return Settings(
         mongo=MongoOptions(
             uri=values["MONGODB_URI"],
@@ -214,6 +261,8 @@ def _grouped(values: Mapping[str, Any], cwd: Path, path: Path | None) -> Setting
             request_timeout_seconds=values["REQUEST_TIMEOUT_SECONDS"],
             max_body_bytes=values["MAX_BODY_BYTES"],
             demo_pool=values["GATEWAY_DEMO_POOL"],
+            admin_host=values["ADMIN_HOST"],
+            admin_port=values["ADMIN_PORT"],
         ),
         log=LogOptions(level=values["LOG_LEVEL"], format=values["LOG_FORMAT"]),
         session=SessionOptions(
@@ -242,5 +291,16 @@ def _grouped(values: Mapping[str, Any], cwd: Path, path: Path | None) -> Setting
         idempotency=IdempotencyOptions(
             ttl_seconds=values["IDEMPOTENCY_TTL_SECONDS"], streams=values["IDEMPOTENCY_STREAMS"]
         ),
+        routing=RoutingOptions(
+            routes_file=_routes_file(values["GATEWAY_ROUTES_FILE"] or "", cwd),
+            default_provider=values["DEFAULT_PROVIDER"] or None,
+            providers=_providers(values, written),
+            retry_delay_seconds=values["UPSTREAM_RETRY_DELAY_MS"] / 1000,
+            models_ttl_seconds=values["MODELS_CACHE_TTL_SECONDS"],
+            models_fallback=values["MODELS_FALLBACK"] or (),
+            outbound_allow=values["OUTBOUND_ALLOW"] or (),
+            responses_ttl_seconds=values["RESPONSES_TTL_SECONDS"],
+        ),
+        references=references,
         config_file=path,
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -92,6 +93,9 @@ class ServeOptions:
     request_timeout_seconds: float
     max_body_bytes: int
     demo_pool: bool
+    admin_host: str
+    admin_port: int
+    """0: none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +169,30 @@ class IdempotencyOptions:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RoutingOptions:
+    """Where requests may go. ``providers``: backends that the settings themselves name."""
+
+    routes_file: Path | None
+    default_provider: str | None
+    providers: tuple[ProviderOptions, ...]
+    retry_delay_seconds: float
+    models_ttl_seconds: float
+    models_fallback: tuple[str, ...]
+    outbound_allow: tuple[str, ...]
+    responses_ttl_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderOptions:
+    """One backend out of the settings; its key is read when it is needed, by the variable's name."""
+
+    name: str
+    key_variable: str
+    base_url: str | None
+    extra: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """Everything the composition root hands out. ``config_file`` is the file that was read, if any."""
 
@@ -182,4 +210,7 @@ class Settings:
     money: MoneyOptions
     audit: AuditOptions
     idempotency: IdempotencyOptions
+    routing: RoutingOptions
+    references: Mapping[str, SecretStr] = field(default_factory=dict)
+    """Secrets of the configuration file that the routing file may name: variables that are none of ours."""
     config_file: Path | None = None

@@ -107,6 +107,18 @@ def matching(pattern: str, wish: str) -> Reader:
     return read
 
 
+def names(text: str) -> tuple[str, ...]:
+    """A comma list, each once."""
+    return tuple(dict.fromkeys(filter(None, (each.strip() for each in text.split(",")))))
+
+
+def header_text(text: str) -> str:
+    """What may stand in an HTTP header."""
+    if not text.isascii() or not text.isprintable() or len(text) > 512:
+        raise Bad("must be at most 512 printable ASCII characters")
+    return text
+
+
 def zone(text: str) -> str:
     """An IANA time zone."""
     try:

@@ -102,3 +102,10 @@ def fernet_keys(text: str) -> tuple[SecretStr, ...]:
     if not keys:
         raise Bad("holds no key")
     return keys
+
+
+def upstream_key(text: str) -> SecretStr:
+    """A provider's key."""
+    if not re.fullmatch(r"[\x21-\x7e]{1,4096}", text):
+        raise Bad("must be printable ASCII without spaces")
+    return SecretStr(text)

@@ -13,8 +13,10 @@ from poe_gateway.settings.readers import (
     Reader,
     base_url,
     choice,
+    header_text,
     matching,
     model_strategies,
+    names,
     number,
     push_url,
     strategy,
@@ -29,6 +31,7 @@ from poe_gateway.settings.secret_readers import (
     fernet_keys,
     mongo_uri,
     service_keys,
+    upstream_key,
 )
 
 
@@ -63,6 +66,7 @@ _LIMITS = "Limits and budgets"
 _LEDGER = "Ledger, audit and repetitions"
 _SERVER = "Server"
 _LOGS = "Logs"
+_ROUTING = "Routing and providers"
 
 
 def _row(section: str, name: str, default: str | None, read: Reader, meaning: str, **more: Any) -> Variable:
@@ -343,6 +347,100 @@ VARIABLES: tuple[Variable, ...] = (
         "How long the history of accounts is kept.",
     ),
     _row(
+        _ROUTING,
+        "GATEWAY_ROUTES_FILE",
+        "",
+        str,
+        "File with backends, tiers, aliases and profiles (see `docs/routing.md`). Relative to the working directory; "
+        "left out, `gateway.toml` there is read if it exists.",
+    ),
+    _row(
+        _ROUTING,
+        "DEFAULT_PROVIDER",
+        None,
+        matching(r"[A-Za-z0-9_.-]{1,64}", "must be the name of a provider or of a backend, such as mock or openai"),
+        "Where a model goes that no catalogue knows; left out, it goes to accounts whose catalogue is not known yet, "
+        "or the answer is 404.",
+    ),
+    _row(
+        _ROUTING,
+        "OPENAI_API_KEY",
+        None,
+        upstream_key,
+        "Key of an OpenAI-compatible provider. Becomes the backend `openai` if it stands in the configuration file or "
+        "`DEFAULT_PROVIDER` is `openai`. It is never stored.",
+        secret=True,
+    ),
+    _row(
+        _ROUTING,
+        "OPENAI_BASE_URL",
+        "https://api.openai.com/v1",
+        base_url("https", "http"),
+        "Address of that provider, with or without `/v1`.",
+    ),
+    _row(_ROUTING, "OPENAI_HTTP_REFERER", "", header_text, "Sent to that provider as `HTTP-Referer`."),
+    _row(_ROUTING, "OPENAI_TITLE", "", header_text, "Sent to that provider as `X-Title`."),
+    _row(
+        _ROUTING,
+        "QWEN_API_KEY",
+        None,
+        upstream_key,
+        "Key of DashScope. Becomes the backend `qwen` under the same conditions.",
+        secret=True,
+    ),
+    _row(
+        _ROUTING,
+        "QWEN_BASE_URL",
+        "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
+        base_url("https", "http"),
+        "Address of DashScope in the key's own region (`us`, `intl` or `cn`); a key is refused in any other.",
+    ),
+    _row(
+        _ROUTING,
+        "ANTHROPIC_API_KEY",
+        None,
+        upstream_key,
+        "Key of Anthropic. Becomes the backend `anthropic` under the same conditions.",
+        secret=True,
+    ),
+    _row(
+        _ROUTING,
+        "UPSTREAM_RETRY_DELAY_MS",
+        "200",
+        whole(0, 60_000),
+        "Where no other account is left, one that failed for a moment is tried again after so long, doubling up to ten "
+        "times as long, within `MAX_ATTEMPTS`; 0 never does.",
+    ),
+    _row(
+        _ROUTING,
+        "MODELS_CACHE_TTL_SECONDS",
+        "3600",
+        number(1, _YEAR, "seconds"),
+        "Age at which a provider's list of models is read again. The old one serves meanwhile.",
+    ),
+    _row(
+        _ROUTING,
+        "MODELS_FALLBACK",
+        "",
+        names,
+        "Models that are listed when no provider's list can be read and none is stored, separated by commas.",
+    ),
+    _row(
+        _ROUTING,
+        "OUTBOUND_ALLOW",
+        "",
+        names,
+        "Hosts and networks inside your own network that images and addresses set at run time may lead to, separated "
+        "by commas: `localhost:11434, 10.0.0.0/8`. All others that are not public are refused.",
+    ),
+    _row(
+        _ROUTING,
+        "RESPONSES_TTL_SECONDS",
+        "2592000",
+        number(60, 10 * _YEAR, "seconds"),
+        "How long a response of `/v1/responses` is kept that was asked for with `store: true`.",
+    ),
+    _row(
         _LIMITS,
         "RATE_LIMIT_RPM_DEFAULT",
         "0",
@@ -430,6 +528,20 @@ VARIABLES: tuple[Variable, ...] = (
         "Address to listen on; `0.0.0.0` is every network.",
     ),
     _row(_SERVER, "GATEWAY_PORT", "8000", whole(0, 65_535), "Port to listen on; 0 takes any free one."),
+    _row(
+        _SERVER,
+        "ADMIN_PORT",
+        "0",
+        whole(0, 65_535),
+        "Port that alone serves `/admin`, `/metrics` and the dashboard; 0: the main port serves them too.",
+    ),
+    _row(
+        _SERVER,
+        "ADMIN_HOST",
+        "127.0.0.1",
+        matching(r"[A-Za-z0-9.:_%-]{1,253}", "must be a host name or an IP address, without a port"),
+        "Address of the admin port.",
+    ),
     _row(
         _SERVER,
         "GATEWAY_WORKERS",

@@ -14,8 +14,8 @@ from poe_gateway.pool.policy import DailyReset, PoolPolicy, Strategy
 from poe_gateway.simulation.virtual_time import BEGIN
 
 DAY = 86_400.0
-POINTS = "points"
-PLAIN = "plain"
+POINTS = "site:points"
+PLAIN = "site:plain"
 PRICES = {"small": 4, "medium": 20, "large": 100}
 """Points by model, before noise."""
 _TYPICAL = 15

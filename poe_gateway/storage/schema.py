@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 
 from poe_gateway.storage.client import Database, Document, guarded
 
-VERSION = 3
+VERSION = 4
 
 ACCOUNTS = "accounts"
 CREDENTIALS = "credentials"
@@ -39,11 +39,12 @@ IDEMPOTENCY = "idempotency"
 TRAFFIC = "traffic"
 AUDIT = "audit"
 FORMER_ACCOUNTS = "former_accounts"
+RESPONSES = "responses"
 
 COLLECTIONS = (
     ACCOUNTS, CREDENTIALS, POOL, INSTANCES, SERVICE_KEYS, SESSIONS, CATALOG, LEASES, DUTIES, META,
     DECISIONS, ACCOUNT_HISTORY, PRICES, USAGE_HOURS,
-    ORGANISATIONS, BUCKETS, LEDGER, SPOOLS, PRICE_RULES, IDEMPOTENCY, TRAFFIC, AUDIT, FORMER_ACCOUNTS,
+    ORGANISATIONS, BUCKETS, LEDGER, SPOOLS, PRICE_RULES, IDEMPOTENCY, TRAFFIC, AUDIT, FORMER_ACCOUNTS, RESPONSES,
 )  # fmt: skip
 
 CAPPED: Mapping[str, int] = {DECISIONS: 64}
@@ -130,6 +131,7 @@ INDEXES = (
     Index(AUDIT, "source", (("source", 1),), unique=True, sparse=True),
     Index(AUDIT, "target", (("target", 1), ("_id", -1))),
     Index(AUDIT, "expiry", (("expires_at", 1),), expire_after=0),
+    Index(RESPONSES, "expiry", (("expires_at", 1),), expire_after=0),
 )
 
 

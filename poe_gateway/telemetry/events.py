@@ -187,6 +187,17 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     fields: dict[str, Any] = {}
 
 
+class Escalated(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """A request left one leg of its way for the next.
+
+    ``reason``: an error's code, or what was wrong with the answer.
+    """
+
+    profile: str
+    tier: str
+    reason: str
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Anything else that an operator should read."""
 
@@ -208,5 +219,6 @@ Event = (
     | LedgerDrift
     | LoopLag
     | Alert
+    | Escalated
     | Notice
 )

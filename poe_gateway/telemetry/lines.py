@@ -13,6 +13,7 @@ from poe_gateway.telemetry.events import (
     Alert,
     AttemptFinished,
     DutyFinished,
+    Escalated,
     Event,
     GrantsChanged,
     LeaseLost,
@@ -38,6 +39,7 @@ _MESSAGES: dict[type[Event], str] = {
     LedgerSnapshot: "ledger",
     LedgerDrift: "ledger drift",
     LoopLag: "event loop lag",
+    Escalated: "a request goes on to its next leg",
 }
 _UNTOLD: tuple[object, ...] = (None, "", {}, ())
 _NUMBERS = {name: logging.getLevelNamesMapping()[name.upper()] for name in ("debug", "info", "warning", "error")}
@@ -85,6 +87,8 @@ def level_of(record: Event) -> str:
             return "info" if record.ok else "error"
         case LedgerDrift():
             return "info" if record.kind == "corrected" else "warning"
+        case Escalated():
+            return "info"
         case LeaseLost() | Alert():
             return "warning"
         case Notice():

@@ -30,6 +30,7 @@ from poe_gateway.telemetry.events import (
     Alert,
     AttemptFinished,
     DutyFinished,
+    Escalated,
     Event,
     GrantsChanged,
     LeaseLost,
@@ -153,6 +154,9 @@ class Metrics:
         self._duties = counter("duties_total", "Scheduled duties that ran.", "name", "ok")
         self._lag = histogram("event_loop_lag_seconds", "How late the event loop woke a timer.", _LAGS)
         self._alerts = counter("alerts_total", "Things that the operator should look at.", "kind")
+        self._escalations = counter(
+            "escalations_total", "Requests that left one leg of their way for the next.", "profile", "tier", "reason"
+        )
         self._notices = counter("notices_total", "Notices to the operator.", "level")
         gauge("build_info", "Always 1; the version as a label.", "mostrecent", "version")(version).set(1)
 
@@ -161,6 +165,8 @@ class Metrics:
         self._model = _Bounded(1_000)
         self._code = _Bounded(200)
         self._duty = _Bounded(100)
+        self._profile = _Bounded(100)
+        self._tier = _Bounded(200)
         self._currency = _Bounded(50)
         self._orphans_told = 0
         self._shown: set[tuple[str, str]] = set()
@@ -177,6 +183,7 @@ class Metrics:
             DutyFinished: lambda record: self._duties(self._duty(record.name), _flag(record.ok)).inc(),
             LoopLag: lambda record: self._lag().observe(record.seconds),
             Alert: lambda record: self._alerts(record.kind).inc(),
+            Escalated: self._on_escalated,
             Notice: lambda record: self._notices(record.level).inc(),
         }
 
@@ -191,6 +198,10 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry, path=str(self._directory))  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def _on_escalated(self, record: Escalated) -> None:
+        labels = self._profile(record.profile), self._tier(record.tier), self._code(record.reason)
+        self._escalations(*labels).inc()
 
     def _on_request(self, record: RequestFinished) -> None:
         route, stream = self._route(record.route), _flag(record.stream)

@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from poe_gateway.chat.events import ChatEvent
-from poe_gateway.chat.request import ChatRequest
+from poe_gateway.chat.request import ChatRequest, Operation
 from poe_gateway.metering.matching import BookEntry as BookEntry  # part of this interface
 from poe_gateway.pool.outcome import Failure
 from poe_gateway.routing.catalog import Model as Model  # part of this interface
@@ -62,7 +62,10 @@ class CredentialField(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
-    """What an adapter makes of valid credentials: the catalogue key and public facts about the account."""
+    """What an adapter makes of valid credentials: the catalogue key and public facts about the account.
+
+    ``offer`` is the adapter's name, alone or with a colon and more behind it.
+    """
 
     offer: str
     metered: bool = False
@@ -108,8 +111,17 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     sessions: bool = False
     """Keeps conversations upstream: a ``Bound`` event's state may be handed to the next call."""
     images: bool = False
-    parameters: bool = False
-    """Passes sampling parameters and tools on."""
+    """Takes pictures in prompts."""
+    operations: frozenset[Operation] = frozenset({"chat"})
+    """What it can be asked for: ``chat``, ``embed``, ``image``."""
+    tools: bool = False
+    """Takes tools and answers with calls; else they are emulated by the prompt."""
+    structured: bool = False
+    """Holds the answer to a form (JSON, a schema); else that is emulated by the prompt."""
+    json_mode: bool = True
+    """With ``structured``: also without a schema (any JSON object)."""
+    parameters: frozenset[str] | None = frozenset()
+    """Sampling parameters that it follows, in OpenAI's names; None: whatever is given is passed on."""
     books: bool = False
     """Tells what every exchange cost, at least for some of its accounts: it is a ``Bookkeeper`` too."""
 
@@ -136,6 +148,8 @@ class Upstream(Protocol):
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
     ) -> AsyncGenerator[ChatEvent, None]:
         """Answer ``request`` with the upstream model name ``model``. Raises UpstreamFailure.
+
+        ``request.operation`` is one of ``capabilities.operations``; every operation answers in ``ChatEvent``s.
 
         ``bound`` continues an upstream conversation: ``request.messages`` then holds only the new turns.
         Closing the iterator early (``aclose``) means that the caller left: the adapter cancels upstream.

@@ -2,14 +2,15 @@
 
 Sealed credentials are fetched ahead of need, in batches, and kept as they are: useless without the vault. They are
 opened only after a slot was won; an opened document lives in this process's memory for at most ``_KEEP`` seconds.
+A document that names its key instead of holding it is completed when it is opened, and lives for a shorter time.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from poe_gateway.clock import Clock
 from poe_gateway.pool.account import Account
@@ -17,6 +18,8 @@ from poe_gateway.upstreams.base import AccountRef
 from poe_gateway.vault import Vault, VaultError
 
 _KEEP = 300.0
+_KEEP_NAMED = 5.0
+"""Seconds for credentials whose key is named: what it names may change at any time."""
 _SIZE = 200_000
 """Accounts whose credentials are kept here, opened or sealed (about 1 KiB each). Beyond it, and for what was not
 fetched yet, ``ref`` asks the store."""
@@ -38,12 +41,19 @@ class CredentialStore(Protocol):
 
 
 class Keychain:
-    """Opens credentials."""
+    """Opens credentials. ``resolve`` completes what was opened; it raises VaultError where a key cannot be had."""
 
-    def __init__(self, store: CredentialStore, vault: Vault, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: CredentialStore,
+        vault: Vault,
+        clock: Clock,
+        resolve: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         self._store = store
         self._vault = vault
         self._clock = clock
+        self._resolve = resolve
         self._sealed: dict[str, tuple[int, bytes]] = {}
         self._opened: OrderedDict[str, tuple[float, AccountRef]] = OrderedDict()
 
@@ -70,14 +80,17 @@ class Keychain:
         return self._open(account, sealed)
 
     def _open(self, account: Account, sealed: bytes) -> AccountRef:
+        stored = self._vault.open(sealed)
+        credentials = self._resolve(stored)
         ref = AccountRef(
             id=account.id,
             name=account.name,
             offer=account.offer,
-            credentials=self._vault.open(sealed),
+            credentials=credentials,
             credential_rev=account.credential_rev,
         )
-        self._opened[account.id] = (self._clock.monotonic() + _KEEP, ref)
+        keep = _KEEP if credentials == stored else _KEEP_NAMED
+        self._opened[account.id] = (self._clock.monotonic() + keep, ref)
         self._opened.move_to_end(account.id)
         while len(self._opened) > _SIZE:
             self._opened.popitem(last=False)
@@ -102,7 +115,7 @@ class Keychain:
         return len(found)
 
     def _lapse(self) -> None:
-        """Drop what was opened too long ago, used or not. The oldest come first."""
+        """Drop what was opened too long ago, used or not. What is kept for less may lie longer, and is not used."""
         now = self._clock.monotonic()
         while self._opened and next(iter(self._opened.values()))[0] < now:
             self._opened.popitem(last=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from poe_gateway.accounts.care import AccountCare
@@ -22,6 +23,7 @@ from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.memory import MemoryAccounts, MemoryHub
 from poe_gateway.pool.policy import PoolPolicy
 from poe_gateway.routing.catalog import Catalog, Listing
+from poe_gateway.routing.table import EMPTY
 from poe_gateway.upstreams.keychain import Keychain
 from poe_gateway.upstreams.mock import MockUpstream
 from poe_gateway.vault import Vault, new_key
@@ -79,6 +81,8 @@ class House:
         upstreams: dict[str, Any] | None = None,
     ) -> None:
         self.clock = clock or HandClock()
+        self.routes = SimpleNamespace(table=EMPTY, missing=lambda: ())
+        self.models_fallback: tuple[str, ...] = ()
         self.hub = hub or MemoryHub(self.clock)
         self.book = book or MemoryBook(self.hub)
         self.store = MemoryAccounts(self.hub)

@@ -12,7 +12,6 @@ import httpx
 import openai
 import pytest
 
-from poe_gateway.api.v1 import own
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import KeyTerms, ServiceKey
 from poe_gateway.auth.memory import MemoryKeys
@@ -41,7 +40,7 @@ class Door:
         self.house = BooksHouse(
             db, buckets=MongoBuckets(db, Ids(1)), windows=Windows(ZoneInfo("Europe/Berlin")), unpriced="allow"
         )
-        self.app = application(self.house, [own.router()])
+        self.app = application(self.house, [])
 
     async def key(self, name: str, **terms: Any) -> tuple[ServiceKey, openai.AsyncOpenAI]:
         """A new key and a client that uses it."""

@@ -655,3 +655,35 @@ async def test_draining_lets_a_run_finish(one: Process, inner: Inner, store: Mem
     assert (await first).status == 200
     [entry] = store.table.values()
     assert entry.sealed is not None
+
+
+def form(boundary: bytes, picture: bytes = b"\x89PNG") -> bytes:
+    named = ((b'name="model"', b"painter"), (b'name="image"; filename="a.png"', picture))
+    head = b"\r\nContent-Disposition: form-data; "
+    body = b"".join([b"--" + boundary + head + name + b"\r\n\r\n" + text + b"\r\n" for name, text in named])
+    return body + b"--" + boundary + b"--\r\n"
+
+
+async def test_a_form_is_run_once_whatever_its_boundary(one: Process, inner: Inner) -> None:
+    async def sent(boundary: bytes, **more: bytes) -> Reply:
+        told = ((b"content-type", b"multipart/form-data; boundary=" + boundary),)
+        reply = await one.ask(body=form(boundary, **more), headers=told)
+        await one.settled()
+        return reply
+
+    first, again = await sent(b"one"), await sent(b"two")
+    assert len(inner.calls) == 1
+    assert again.replayed and again.pieces == first.pieces
+    assert inner.bodies == [form(b"one")], "as it came"
+    other = await sent(b"one", picture=b"\x89PNG other")
+    assert (other.status, other.code) == (422, "idempotency_key_reused")
+    assert one.requests()[0].model == "painter"
+
+
+async def test_where_a_body_that_says_nothing_asks_for_a_stream_it_counts_as_one(
+    inner: Inner, store: MemoryAnswers
+) -> None:
+    one = await Process(inner, store, streams="reject", streaming=True).started()
+    assert (await one.ask(body={"model": "m"})).code == "idempotency_not_supported"
+    assert (await one.ask(body={"model": "m", "stream": None})).code == "idempotency_not_supported"
+    assert (await one.ask(body={"model": "m", "stream": False})).status == 200

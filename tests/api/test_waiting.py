@@ -14,15 +14,17 @@ import orjson
 import pytest
 import uvicorn
 
-from poe_gateway.api.v1.chat import ROUTE, ChatCompletions
+from poe_gateway.api.v1.endpoint import Endpoint
 from poe_gateway.auth.keys import Principal
+from poe_gateway.chat.openai_chat import OpenAIChat
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Ids, SystemClock
-from poe_gateway.dispatch.stream import ChatStream
+from poe_gateway.dispatch.router import Stream
 from poe_gateway.errors import GatewayError, Overloaded, UpstreamFailed
 from poe_gateway.pool.lease import Lease, Want
 from poe_gateway.pool.outcome import Succeeded
 from poe_gateway.pool.queue import Place
+from poe_gateway.routing.course import Asked
 from poe_gateway.telemetry.events import Notice, RequestFinished
 from poe_gateway.telemetry.hub import Telemetry
 from tests.unit.test_walk_cancelled import KEY, House, pause
@@ -50,8 +52,8 @@ class Turnstile:
         return self.places.pop(0) if len(self.places) > 1 else self.places[0]
 
     async def chat(
-        self, principal: Principal, request: ChatRequest, request_id: str, waiting: Callable[[Any], None]
-    ) -> ChatStream:
+        self, principal: Principal, request: ChatRequest, request_id: str, waiting: Callable[[Any], None], asked: Asked
+    ) -> Stream:
         self.waiting += 1
         self.told = waiting
         try:
@@ -62,7 +64,7 @@ class Turnstile:
             self.waiting -= 1
         if self.refusal is not None:
             raise self.refusal
-        return await self.house.dispatcher.chat(principal, request, request_id)
+        return await self.house.router.chat(principal, request, request_id, None, asked)
 
 
 class Door:
@@ -71,8 +73,9 @@ class Door:
     def __init__(self, house: House, *, after: float = SOON, every: float = SOON, real: bool = False) -> None:
         self.house = house
         self.turnstile = Turnstile(house)
-        self.chat = ChatCompletions(
-            dispatcher=house.dispatcher if real else self.turnstile,  # type: ignore[arg-type]
+        self.chat = Endpoint(
+            OpenAIChat(),
+            router=house.router if real else self.turnstile,  # type: ignore[arg-type]
             keyring=house.keyring,
             telemetry=Telemetry(house.told),
             clock=SystemClock(),
@@ -202,7 +205,7 @@ async def test_the_comments_on_the_wire(house: House) -> None:
     async with (
         served(door) as address,
         httpx.AsyncClient() as http,
-        http.stream("POST", address + ROUTE, json={**ASKED, "stream": True}, headers=headers) as answer,
+        http.stream("POST", address + OpenAIChat.route, json={**ASKED, "stream": True}, headers=headers) as answer,
     ):
         async for line in answer.aiter_lines():
             lines.append(line)

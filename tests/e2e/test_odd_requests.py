@@ -100,7 +100,9 @@ def test_documented_routes_refuse_other_methods(demo: GatewayServer) -> None:
                 if path.rpartition("/")[0] in named and not path.endswith("}"):
                     assert answer.status_code in (404, 405)  # its last word may be read as an id
                     continue
-                assert (answer.status_code, answer.json()["error"]["type"]) == (405, "invalid_request_error"), path
+                error = answer.json()["error"]  # Ollama's is a text
+                assert answer.status_code == 405, path
+                assert isinstance(error, str) or error["type"] == "invalid_request_error", path
                 assert answer.headers["allow"]
 
 

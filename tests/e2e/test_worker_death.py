@@ -1,4 +1,10 @@
-"""A worker killed under load: limits hold, and its slots are usable again within one grant lifetime."""
+"""A worker killed under load: limits hold, and its slots are usable again within one grant lifetime.
+
+What holds is that living processes together never make more calls than allowed. A process that is gone makes none, and
+its slots are free as soon as a neighbour sees that (docs/decisions/0012); but the site does not stop an answer
+because nobody listens any more. So between the kill and the end of those answers it works on more of them than
+there are slots, and only the attended ones are held against the limits.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +75,7 @@ def test_a_killed_workers_slots_come_back_within_a_grant_lifetime(gateway: Start
         callers = [asyncio.create_task(caller(number)) for number in range(16)]
         await asyncio.sleep(3)
         before = await asyncio.to_thread(site.control, "GET", "/stats")
-        assert before["max_concurrent"] == WHOLE, "the load uses every slot"
+        assert before["max_concurrent"] == before["max_attended"] == WHOLE, "the load uses every slot"
         victim = max(server.worker_pids(), key=sockets)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
@@ -80,13 +86,14 @@ def test_a_killed_workers_slots_come_back_within_a_grant_lifetime(gateway: Start
         after = await asyncio.to_thread(site.control, "GET", "/stats")
         stop.set()
         await asyncio.gather(*callers)
-        return {"during": during["max_concurrent"], "after": after["max_concurrent"]}
+        return {"before": before, "during": during, "after": after}
 
     seen = asyncio.run(scenario())
-    assert seen == {"during": WHOLE, "after": WHOLE}, "never above the limit, and all of it in use again"
-    for account in site.accounts:
-        shown = site.control("GET", f"/accounts/{account['email']}")["stats"]
-        assert shown["max_concurrent"] <= PER_ACCOUNT
+    most = {"during": seen["during"]["max_attended"], "after": seen["after"]["max_concurrent"]}
+    assert most == {"during": WHOLE, "after": WHOLE}, "never above the limit, and all of it in use again"
+    for moment, figure in [("before", "max_concurrent"), ("during", "max_attended"), ("after", "max_concurrent")]:
+        busiest = [account["stats"][figure] for account in seen[moment]["accounts"].values()]
+        assert max(busiest) <= PER_ACCOUNT, moment
     assert len(answers) > 50
     assert broken, "the kill hit something"
     assert not any(account["status"] == "invalid" for account in server.accounts())

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from poe_gateway.pool.policy import PoolPolicy, Strategy
 from poe_gateway.settings import VARIABLES, Settings, SettingsError, load_settings
+from poe_gateway.settings.lookup import Lookup
 from poe_gateway.vault import new_key
 
 FERNET = base64.urlsafe_b64encode(bytes(range(32))).decode()
@@ -211,6 +212,19 @@ BAD_VALUES = [
     ("AUDIT_CHANGES_DAYS", "for ever"),
     ("IDEMPOTENCY_TTL_SECONDS", "0"),
     ("IDEMPOTENCY_STREAMS", "yes"),
+    ("DEFAULT_PROVIDER", "two words"),
+    ("OPENAI_API_KEY", "two words"),
+    ("OPENAI_BASE_URL", "ftp://host"),
+    ("OPENAI_HTTP_REFERER", "ümlaut"),
+    ("OPENAI_TITLE", "ümlaut"),
+    ("QWEN_API_KEY", "two words"),
+    ("QWEN_BASE_URL", "host"),
+    ("ANTHROPIC_API_KEY", "two words"),
+    ("UPSTREAM_RETRY_DELAY_MS", "-1"),
+    ("MODELS_CACHE_TTL_SECONDS", "0"),
+    ("RESPONSES_TTL_SECONDS", "1"),
+    ("ADMIN_PORT", "65536"),
+    ("ADMIN_HOST", "http://host"),
     ("MONGODB_URI", "localhost:27017"),
     ("MONGODB_URI", "mongodb:///somewhere"),
     ("MONGODB_URI", "http://db"),
@@ -314,7 +328,7 @@ def test_a_bad_value_is_refused_by_name(tmp_path: Path, name: str, value: str) -
 
 
 def test_every_variable_that_can_be_wrong_has_a_bad_value_above() -> None:
-    free = {"GATEWAY_DATA_DIR"}
+    free = {"GATEWAY_DATA_DIR", "GATEWAY_ROUTES_FILE", "MODELS_FALLBACK", "OUTBOUND_ALLOW"}
     assert {name for name, _ in BAD_VALUES} == {variable.name for variable in VARIABLES} - free
 
 
@@ -406,11 +420,65 @@ def test_options_are_frozen_and_their_repr_shows_no_secret(tmp_path: Path) -> No
     shown = repr(settings) + str(settings)
     for secret in (FERNET, ADMIN, SERVICE, "canary-password"):
         assert secret not in shown
-    for group in [settings, *(getattr(settings, field.name) for field in dataclasses.fields(settings)[:-1])]:
+    groups = [getattr(settings, field.name) for field in dataclasses.fields(settings)]
+    for group in [settings, *filter(dataclasses.is_dataclass, groups)]:
         name = dataclasses.fields(group)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(group, name, None)
     assert isinstance(settings.mongo.uri, SecretStr)
+
+
+def test_keys_of_others_may_stand_in_the_file_and_are_kept_as_secrets(tmp_path: Path) -> None:
+    (tmp_path / ".env.gateway").write_text("ANTHROPIC_STAGING_API_KEY=canary-1\nHOME_TOKEN=canary-2\n")
+    settings = load_settings(REQUIRED, tmp_path)
+    assert {name: each.get_secret_value() for name, each in settings.references.items()} == {
+        "ANTHROPIC_STAGING_API_KEY": "canary-1",
+        "HOME_TOKEN": "canary-2",
+    }
+    assert "canary" not in repr(settings)
+    (tmp_path / ".env.gateway").write_text("ADMIN_API_KEYS=x\nADMIN_API_KE=y\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(REQUIRED, tmp_path)
+    assert len(caught.value.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "made"),
+    [
+        ("OPENAI_API_KEY=sk-1", {}, ["openai"]),
+        ("", {"OPENAI_API_KEY": "sk-1"}, []),
+        ("", {"OPENAI_API_KEY": "sk-1", "DEFAULT_PROVIDER": "openai"}, ["openai"]),
+        ("QWEN_API_KEY=sk-1\nANTHROPIC_API_KEY=sk-2", {}, ["qwen", "anthropic"]),
+        ("OPENAI_API_KEY=", {}, []),
+    ],
+    ids=["file", "environment only", "default provider", "several", "empty"],
+)
+def test_a_provider_is_made_of_variables_that_are_meant_for_us(
+    tmp_path: Path, file: str, environ: dict[str, str], made: list[str]
+) -> None:
+    (tmp_path / ".env.gateway").write_text(file)
+    providers = load_settings({**REQUIRED, **environ}, tmp_path).routing.providers
+    assert [each.name for each in providers] == made
+
+
+def test_variables_of_others_are_looked_up_and_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / ".env.gateway"
+    file.write_text("ONE_KEY=a\nTWO_KEY=b\nNONE_KEY=\n")
+    lookup = Lookup(file, {"TWO_KEY": "from outside"})
+    assert [lookup(name) for name in ("ONE_KEY", "TWO_KEY", "NONE_KEY", "NO_KEY")] == ["a", "from outside", None, None]
+    file.write_text("ONE_KEY=rotated\n")
+    assert lookup("ONE_KEY") == "rotated"
+    file.unlink()
+    assert lookup("ONE_KEY") == "rotated"
+    assert Lookup(None, {})("ONE_KEY") is None
+
+
+def test_the_routes_file_beside_is_found_by_itself(tmp_path: Path) -> None:
+    assert load_settings(REQUIRED, tmp_path).routing.routes_file is None
+    (tmp_path / "gateway.toml").write_text("")
+    assert load_settings(REQUIRED, tmp_path).routing.routes_file == tmp_path / "gateway.toml"
+    named = load_settings({**REQUIRED, "GATEWAY_ROUTES_FILE": "other.toml"}, tmp_path)
+    assert named.routing.routes_file == tmp_path / "other.toml"
 
 
 @given(st.sampled_from([v for v in VARIABLES if v.secret]), st.text(st.characters(codec="ascii"), min_size=6))

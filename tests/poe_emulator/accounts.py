@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .behaviour import Behaviour, Fault
+from .following import Follows
 from .pushes import Channel
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class AccountStats:
     gql: dict[str, int] = field(default_factory=dict)
     """Requests by operation name."""
     max_concurrent: int = 0
+    max_attended: int = 0
+    """See `SiteStats`."""
     sends_received: int = 0
     """SendMessage calls that passed every check, whatever became of them."""
     sends_accepted: int = 0
@@ -99,6 +102,8 @@ class Account:
     concurrency: int = 3
     rate_limit: tuple[int, float] | None = None
     """At most so many sends within so many seconds."""
+    follows: Follows = ""
+    """How well its bots do what messages say about tools and forms of answers; see `following`."""
     standing: Behaviour = field(default_factory=Behaviour)
     scripted: deque[Behaviour] = field(default_factory=deque)
     """Behaviours for the next messages, one each; `standing` when empty."""
@@ -186,6 +191,10 @@ class Account:
 
     def open_channels(self) -> list[Channel]:
         return [channel for channel in self.channels.values() if channel.sockets]
+
+    def attended(self) -> int:
+        """Answers in progress whose caller exists."""
+        return sum(answer.is_attended() for answer in self.running.values())
 
     def drop_sockets(self) -> None:
         for channel in self.open_channels():

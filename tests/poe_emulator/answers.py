@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
+import mimetypes
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import following
 from .accounts import Account
 from .behaviour import Behaviour
 from .chats import Chat, Message, global_id
-from .pushes import event
+from .connections import Connection
+from .pushes import Channel, event
 from .site import Site
 
 _jobs = itertools.count(900_000_000)
@@ -22,7 +26,16 @@ def answer_text(behaviour: Behaviour, chat: Chat, query: str) -> str:
         return behaviour.answer * behaviour.repeat
     if behaviour.recall:
         return "recall: " + " | ".join(chat.asked_since_break())
+    if chat.bot.draws:
+        shown = f"![{query[:20]}]({picture_url(query)})\n\n\n{picture_url(query)}"
+        return "" if behaviour.attach else shown
     return "\n".join([f"echo: {query}"] * behaviour.repeat)
+
+
+def picture_url(name: str) -> str:
+    """Where a picture (or another file) of that name would lie."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"https://pictures.example.test/base/image/{digest}?w=1024&h=1024"
 
 
 def steps(text: str, chunks: int, *, replaced: bool) -> list[str]:
@@ -44,6 +57,10 @@ class Answer:
     human: Message
     behaviour: Behaviour
     new_chat: bool
+    channel: Channel
+    """Where its caller listens."""
+    connection: Connection
+    """By which its caller sent the message."""
     go: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the mutation has been answered (or at once, for early events)."""
     reply: Message = field(init=False)
@@ -58,10 +75,13 @@ class Answer:
         account, site = self.account, self.site
         account.running[self.reply.message_id] = self
         site.running += 1
-        account.stats.max_concurrent = max(account.stats.max_concurrent, len(account.running))
-        site.stats.max_concurrent = max(site.stats.max_concurrent, site.running)
+        site.note_running(account)
         self.chat.messages.append(self.reply)
         self.task = site.spawn(self._run())
+
+    def is_attended(self) -> bool:
+        """Whether its caller exists: of a process that was killed neither connection is left, and the site goes on."""
+        return self.connection.is_held() or any(socket.connection.is_held() for socket in self.channel.sockets)
 
     def cancel(self) -> None:
         """The viewer stops it: state cancelled, messageCancelled pushed, the slot is free."""
@@ -112,7 +132,10 @@ class Answer:
 
     async def _stream(self) -> None:
         script, account = self.behaviour, self.account
-        text = answer_text(script, self.chat, self.human.text)
+        asked = self.chat.asked_since_break()
+        how = following.how_of(account.follows, asked)
+        followed = following.answer(how, asked) if how else None
+        text = answer_text(script, self.chat, self.human.text) if followed is None else followed
         for at, shown in enumerate(steps(text, script.chunks, replaced=script.replace), start=1):
             self.reply.text = shown
             if script.noise and at % 2 == 0:
@@ -142,6 +165,8 @@ class Answer:
             self._emit_message(reply)
             return
         reply.state = "complete"
+        if name := script.attach:
+            reply.files.append((name, picture_url(name), mimetypes.guess_type(name)[0] or ""))
         self._end()
         self.account.stats.answers_completed += 1
         self._emit_message(reply)

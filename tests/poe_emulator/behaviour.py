@@ -38,6 +38,8 @@ class Behaviour:
     """Fixed text instead of ``echo: <query>``; "" is an empty answer."""
     repeat: int = 1
     """The answer text, this many times (long answers)."""
+    attach: str = ""
+    """A file of this name hangs on the answer. Of a bot that draws: its picture, which is not in the text then."""
     recall: bool = False
     """Answer with the human messages since the last chat break, to prove that a chat was continued."""
     replace: bool = False
@@ -135,6 +137,8 @@ def _apply(base: Behaviour, name: str, value: str) -> Behaviour:
             return replace(base, answer="")
         case "repeat":
             return replace(base, repeat=int(value))
+        case "attach":
+            return replace(base, attach=value or "picture.png")
         case "recall":
             return replace(base, recall=True)
         case "replace":

@@ -7,6 +7,7 @@ from typing import Any
 
 from .accounts import Account
 from .chats import Chat
+from .connections import Connection
 from .protocol import Generation
 from .pushes import Channel
 from .site import Site
@@ -29,6 +30,7 @@ class Call:
     variables: Data
     files: dict[str, str]
     """Legacy uploads: form field -> file name."""
+    connection: Connection
 
 
 def need(call: Call, *names: str) -> None:

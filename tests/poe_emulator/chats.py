@@ -29,6 +29,8 @@ class Bot:
     accessible: bool = True
     official: bool = True
     uploads: bool = True
+    draws: bool = False
+    """Answers with a picture, in markdown."""
     timeout_s: int = 120
     deletion_state: str = "not_deleted"
     bot_id: int = field(default_factory=lambda: next(_ids))
@@ -78,6 +80,7 @@ def standard_bots() -> list[Bot]:
     return [
         *(Bot(handle=handle, codename=codename) for handle, codename in old.items()),
         *(Bot(handle=handle) for handle in new),
+        Bot(handle="Painter", price=150, draws=True),
         Bot(handle="Locked-Bot", accessible=False),
         Bot(handle="Sleeping-Bot", is_down=True),
         Bot(handle="Gone-Bot", deletion_state="deleted"),
@@ -95,6 +98,8 @@ class Message:
     state_text: str | None = None
     client_nonce: str | None = None
     attachments: list[str] = field(default_factory=list)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
+    """What a bot hung on its answer: name, address, media type."""
     followups: list[str] = field(default_factory=list)
     cancelled_at: int | None = None
     created_at: float = field(default_factory=time.time)
@@ -114,7 +119,10 @@ class Message:
             "text": self.text,
             "contentType": "text_markdown",
             "sourceType": "chat_input",
-            "attachments": [{"name": name} for name in self.attachments],
+            "attachments": [
+                *({"name": name} for name in self.attachments),
+                *({"name": name, "url": url, "file": {"mimeType": kind}} for name, url, kind in self.files),
+            ],
             "followupActions": [{"bodyText": text} for text in self.followups],
             "textLengthOnCancellation": self.cancelled_at,
         }

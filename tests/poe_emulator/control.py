@@ -47,6 +47,7 @@ SETTABLE = frozenset(
         "concurrency",
         "rate_limit",
         "challenge_kind",
+        "follows",
     }
 )
 

@@ -17,6 +17,7 @@ from . import checks, faults, graphql, page, pushes, sending
 from .accounts import Account, new_formkey
 from .calls import Call, Unservable
 from .checks import Refusal
+from .connections import Connection
 from .protocol import Generation, operation_with_hash
 from .sending import Sent
 from .site import Site
@@ -226,7 +227,7 @@ class Handlers:
             site.reject(account, where, "session is dead", 200)
             return self._leave(account, faults.server_error())
         channel = account.channels[headers["Poe-Tchannel"]]
-        call = Call(site, account, channel, generation, parsed[1], files)
+        call = Call(site, account, channel, generation, parsed[1], files, Connection(request))
         try:
             if operation.name in sending.SENDING:
                 return await self._answer(request, call, sending.SENDING[operation.name](call))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import ssl
-import subprocess
-import sys
-import venv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,26 +12,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-ROOT = Path(__file__).parents[2]
-VENV = ROOT / ".venv-peer"
-LOCK = ROOT / "requirements" / "peer.lock"
+from tests.support.foreign import foreign_python
+
 HOSTS = ("poe.com", "www.poe.com", "psc2.cf2.poecdn.net")
 
 
 def peer_python() -> Path:
     """The interpreter of the peer's environment, which is made (about 20 s) when absent or out of date."""
-    python = VENV / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    stamp = VENV / "installed.sha256"
-    wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if stamp.exists() and stamp.read_text() == wanted and python.exists():
-        return python
-    venv.create(VENV, clear=True, with_pip=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, "--require-hashes", "-r", str(LOCK)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the peer's packages cannot be installed:\n{done.stderr[-2000:]}")
-    stamp.write_text(wanted)
-    return python
+    return foreign_python(".venv-peer", "peer.lock")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
+from .connections import Connection
+
 REFETCH = json.dumps({"message_type": "refetchChannel"})
 MISSED = json.dumps({"error": "missed_messages"})
 
@@ -115,6 +117,10 @@ class Socket:
     seen: int
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     silent: bool = False
+    connection: Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.connection = Connection(self.request)
 
     async def pump(self) -> None:
         """Send what the channel has, frame by frame, until the socket ends."""

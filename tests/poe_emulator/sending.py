@@ -58,7 +58,7 @@ def send(call: Call) -> Sent:
     chat.bot = bot
     human = Message(author="human", text=query, client_nonce=variables["clientNonce"], attachments=attachments)
     chat.messages.append(human)
-    answer = Answer(site, account, chat, human, behaviour, new)
+    answer = Answer(site, account, chat, human, behaviour, new, call.channel, call.connection)
     answer.begin()
     shown = {key: chat.summary()[key] for key in ("chatId", "chatCode", "id", "title")} if new else None
     return Sent(_edge("success", None, human, bot.node(), shown), behaviour, answer)
@@ -132,7 +132,7 @@ def regenerate(call: Call) -> Sent:
         return Sent({"messageRegenerate": {"status": status, "statusMessage": message}}, behaviour)
     call.account.stats.regenerates += 1
     chat.messages.remove(old)
-    answer = Answer(call.site, call.account, chat, asked[-1], behaviour, False)
+    answer = Answer(call.site, call.account, chat, asked[-1], behaviour, False, call.channel, call.connection)
     answer.begin()
     node = answer.reply.node()
     return Sent({"messageRegenerate": {"status": "success", "message": node}}, behaviour, answer)

@@ -64,6 +64,9 @@ class SiteStats:
     """Bookkeeping over all accounts."""
 
     max_concurrent: int = 0
+    """Answers in the making at once."""
+    max_attended: int = 0
+    """The same without those whose caller was gone by then: the site goes on with what a killed process asked for."""
     requests: int = 0
     duplicate_texts: int = 0
     """Accepted sends whose text some account had accepted before."""
@@ -164,6 +167,18 @@ class Site:
     def reject(self, account: Account | None, where: str, reason: str, status: int) -> None:
         who = account.email if account else "-"
         self.stats.rejections.append(Rejection(round(self.now(), 3), who, where, reason, status))
+
+    def note_running(self, account: Account) -> None:
+        """Called when an answer begins."""
+        mine, whole = account.stats, self.stats
+        mine.max_concurrent = max(mine.max_concurrent, len(account.running))
+        whole.max_concurrent = max(whole.max_concurrent, self.running)
+        # To look at connections costs time: only where the figure can grow.
+        if len(account.running) > mine.max_attended:
+            mine.max_attended = max(mine.max_attended, account.attended())
+        if self.running > whole.max_attended:
+            attended = sum(each.attended() for each in self.accounts.values())
+            whole.max_attended = max(whole.max_attended, attended)
 
     def note_accepted(self, account: Account, text: str) -> None:
         """Count a send that the site took, and whether the same text came before."""

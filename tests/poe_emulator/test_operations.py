@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator
 
 import pytest
 
 from tests.poe_emulator import PoeEmulator
+from tests.poe_emulator.connections import Connection
 from tests.poe_emulator.probe import Probe, nonce
 
 
@@ -132,3 +136,46 @@ async def test_the_busiest_moment_and_repeated_texts_are_counted(emu: PoeEmulato
         assert [account.stats.duplicate_texts for account in emu.accounts] == [1, 0]
         await emu.idle()
     assert emu.site.running == 0
+
+
+async def test_an_answer_goes_on_without_its_caller_but_is_not_attended(emu: PoeEmulator) -> None:
+    account = emu.accounts[0]
+    async with Probe(emu, account) as living, living.online():
+        async with Probe(emu, account) as gone, gone.online():
+            await gone.send("[[first:9]]")
+        await living.send("[[first:9]]")
+        for stats in (emu.stats, account.stats):
+            assert (stats.max_concurrent, stats.max_attended) == (2, 1)
+        await living.send("[[first:9]]")
+        for stats in (emu.stats, account.stats):
+            assert (stats.max_concurrent, stats.max_attended) == (3, 2)
+    assert len(account.running) == 3
+
+
+async def test_an_answer_is_attended_while_its_caller_has_one_connection_left(emu: PoeEmulator) -> None:
+    account = emu.accounts[0]
+    async with Probe(emu, account) as first, Probe(emu, account) as second, second.online():
+        async with first.online() as listener:
+            await first.send("[[first:9]]")
+            account.drop_sockets()
+            assert await listener.event() == {}
+        assert not any(channel.name == first.channel["channel"] for channel in account.open_channels())
+        await second.send("[[first:9]]")
+        assert (account.stats.max_attended, emu.stats.max_attended) == (2, 2)
+
+
+async def test_the_end_of_a_connection_is_seen_before_the_event_loop_hears_of_it() -> None:
+    accepted: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    server = await asyncio.start_server(lambda _, writer: accepted.put_nowait(writer), "127.0.0.1")
+    async with server:
+        client = socket.create_connection(server.sockets[0].getsockname())
+        writer = await accepted.get()
+        connection = Connection(writer)
+        assert connection.is_held()
+        client.close()
+        until = time.monotonic() + 5
+        while connection.is_held() and time.monotonic() < until:  # the kernel's turn only: nothing is awaited
+            pass
+        assert not connection.is_held()
+        assert not writer.transport.is_closing()
+        writer.close()

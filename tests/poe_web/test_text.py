@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from poe_gateway.chat.events import TextDelta, TextReplaced
-from poe_gateway.chat.request import ImagePart, Message, TextPart
+from poe_gateway.chat.request import ImagePart, Message, TextPart, ToolCall
 from poe_gateway.upstreams.poe_web.delta import GrowingText
 from poe_gateway.upstreams.poe_web.transcript import fold
 
@@ -53,11 +53,11 @@ def test_other_text_replaces(first: str, second: str) -> None:
 # ---------------------------------------------------------------- transcripts
 
 
-def say(role: Any, text: str, **extra: Any) -> Message:
-    return Message(role, (TextPart(text),), extra)
+def say(role: Any, text: str, **more: Any) -> Message:
+    return Message(role, (TextPart(text),), **more)
 
 
-CALLS = [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]
+CALLS = (ToolCall("c1", "f", "{}"),)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ CALLS = [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]
         ([say("user", "a", name="Ann"), say("user", "b")], "User (Ann): a\n\nUser: b"),
         (
             [say("user", "a"), say("assistant", "", tool_calls=CALLS), say("tool", "42")],
-            'User: a\n\nAssistant: [{"id":"c1","function":{"name":"f","arguments":"{}"}}]\n\nTool: 42',
+            'User: a\n\nAssistant: [{"name":"f","arguments":"{}"}]\n\nTool: 42',
         ),
         ([say("assistant", "b")], "Assistant: b"),
         ([say("user", "a"), say("assistant", "")], "User: a"),

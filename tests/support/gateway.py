@@ -48,6 +48,7 @@ class GatewayServer:
             "SERVICE_API_KEYS_BOOTSTRAP": SERVICE_KEY,
             "GATEWAY_DATA_DIR": str(home / "data"),
             "LOG_FORMAT": "json",
+            "OUTBOUND_ALLOW": "127.0.0.1,localhost",
         }
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
         merged = {**defaults, **settings}

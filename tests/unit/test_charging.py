@@ -36,7 +36,7 @@ from poe_gateway.pool.account import Account
 from poe_gateway.pool.outcome import AdapterDrift, Cancelled, Depleted, RateLimited, Rejected, Transient
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
 from tests.unit.builders import account
-from tests.unit.walking import Part, Walk
+from tests.unit.walking import Part, Told, Walk
 
 CENT = UNIT // 100
 PAID = Measured(prompt_tokens=3, completion_tokens=2, cost="0.01", points=5)
@@ -208,6 +208,8 @@ async def test_produced_tool_calls_are_paid(tmp_path: Path) -> None:
     house = await House(tmp_path).start(PriceDraft(output=Decimal(1_000_000)))
 
     class Calling:
+        capabilities = Told.capabilities
+
         async def chat(self, *_: object) -> AsyncGenerator[ChatEvent, None]:
             yield ToolCallDelta(({"index": 0, "function": {"name": "find", "arguments": "y" * 36}},))
             await asyncio.Event().wait()
@@ -257,6 +259,8 @@ async def test_an_attempt_that_never_began_has_no_row_and_costs_nothing(tmp_path
     house = await House(tmp_path).start(PRICED)
 
     class Broken:
+        capabilities = Told.capabilities
+
         def chat(self, *_: object) -> AsyncGenerator[ChatEvent, None]:
             raise RuntimeError
 
@@ -734,6 +738,8 @@ async def test_an_adapter_that_fails_in_an_unforeseen_way_has_its_row(tmp_path: 
     house = await House(tmp_path).start(PRICED)
 
     class Failing:
+        capabilities = Told.capabilities
+
         async def chat(self, *_: object) -> AsyncGenerator[ChatEvent, None]:
             raise ValueError
             yield TextDelta("")

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from poe_gateway.chat import openai_chat
-from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Part, TextPart
+from poe_gateway.chat.request import (
+    ChatRequest,
+    ImagePart,
+    Message,
+    OutputFormat,
+    Part,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from poe_gateway.dispatch.fingerprint import fingerprint
 
 
@@ -65,6 +75,18 @@ DIFFERENT = [
     request(said("\udfff")),
     request(said("\ud800", name="\ud800")),
     request(said("n", seed=10**30)),
+    replace(HELLO, tools=(Tool(name="f"),)),
+    replace(HELLO, tools=(Tool(name="f", parameters={"type": "object"}),)),
+    replace(HELLO, tools=(Tool(name="f"),), tool_choice=ToolChoice(mode="required")),
+    replace(HELLO, output=OutputFormat(kind="json_object")),
+    replace(HELLO, output=OutputFormat(kind="json_schema", schema={"type": "object"})),
+    replace(HELLO, operation="embed", inputs=("hello",)),
+    replace(HELLO, operation="embed", inputs=((1, 2),)),
+    replace(HELLO, operation="image"),
+    request(Message("assistant", (), tool_calls=(ToolCall("c", "f", "{}"),))),
+    request(Message("assistant", (), tool_calls=(ToolCall("c", "f", "{ }"),))),
+    request(Message("tool", (TextPart("hello"),), tool_call_id="c")),
+    request(Message("user", (TextPart("hello"),), name="Ann")),
 ]
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from poe_gateway.chat import history
-from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Role, TextPart
+from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Role, TextPart, ToolCall
 
 
-def turn(role: Role, text: str, **extra: Any) -> Message:
-    return Message(role, (TextPart(text),), extra)
+def turn(role: Role, text: str, **more: Any) -> Message:
+    return Message(role, (TextPart(text),), **more)
 
 
 def request(*messages: Message, explicit: bool = True) -> ChatRequest:
@@ -52,7 +52,7 @@ def test_nothing_is_held_at_first() -> None:
 
 
 def test_digests_tell_turns_apart_and_take_any_number() -> None:
-    calls = [{"id": "c", "function": {"name": "f", "arguments": "{}"}, "index": 2**70}]
+    calls = (ToolCall("c", "f", "{}"),)
     turns = [
         FIRST,
         turn("assistant", "one"),

@@ -402,3 +402,18 @@ def _runs(names: list[str]) -> list[list[str]]:
         else:
             runs.append([name])
     return runs
+
+
+async def test_one_request_that_is_tried_again_at_one_account_is_one_failure() -> None:
+    walk = Walk(account("a"), walk=WalkPolicy(retry_delay=0.001, max_attempts=3))
+    walk.upstream.rule = lambda who, asked: [UpstreamFailure(Transient("empty"), Fate.NOT_SENT)]
+    for number in (1, 2):
+        with pytest.raises(UpstreamFailed):
+            await walk.ask(f"question {number}")
+        assert len(walk.upstream.asked) == 3 * number
+        assert walk.broker.seats["a"].account.error_count == number
+        assert walk.states() == {"a": "active"}
+    assert [each.withheld for each in walk.decisions[0].tries] == ["", "one_request", "one_request"]
+    with pytest.raises(UpstreamFailed):
+        await walk.ask("question 3")
+    assert walk.states() == {"a": "cooldown"}

@@ -9,13 +9,15 @@ from typing import Any
 import orjson
 import pytest
 
-from poe_gateway.api.v1.chat import ChatCompletions
+from poe_gateway.api.v1.endpoint import Endpoint
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.memory import MemoryKeys
 from poe_gateway.chat.events import Bound, ChatEvent, Finished, TextDelta
+from poe_gateway.chat.openai_chat import OpenAIChat
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Ids, SystemClock
 from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
+from poe_gateway.dispatch.router import Router
 from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.lease import Lease, Want
@@ -25,7 +27,7 @@ from poe_gateway.pool.policy import PoolPolicy
 from poe_gateway.routing.catalog import Catalog
 from poe_gateway.telemetry.events import AttemptFinished, RequestFinished
 from poe_gateway.telemetry.hub import Recorder, Telemetry
-from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
+from poe_gateway.upstreams.base import AccountRef, Capabilities, Fate, UpstreamFailure
 from poe_gateway.upstreams.keychain import Keychain, Version
 from poe_gateway.vault import Vault, new_key
 from tests.support.memory import MemorySessions
@@ -43,6 +45,7 @@ class SlowUpstream:
     """Suspends wherever an adapter may, its cleaning up included."""
 
     name = "mock"
+    capabilities = Capabilities(sessions=True, images=True, tools=True, structured=True, parameters=None)
 
     def __init__(self) -> None:
         self.failures: list[UpstreamFailure] = []
@@ -114,18 +117,21 @@ class House:
         self.told = Recorder()
         telemetry = Telemetry(self.told)
         self.keyring = KeyRing(store=MemoryKeys(), pepper=b"p", admin_key="admin", clock=clock, ids=Ids(1))
+        catalog = Catalog()
         self.dispatcher = Dispatcher(
             broker=self.broker,
             keychain=Keychain(Credentials(vault), vault, clock),
             upstreams={"mock": self.upstream},  # type: ignore[dict-item]
-            catalog=Catalog(),
+            catalog=catalog,
             sessions=self.sessions,
             telemetry=telemetry,
             clock=clock,
             policy=WalkPolicy(request_timeout=request_timeout, strict_sessions=strict),
         )
-        self.chat = ChatCompletions(
-            dispatcher=self.dispatcher,
+        self.router = Router(dispatcher=self.dispatcher, catalog=catalog, telemetry=telemetry, clock=clock)
+        self.chat = Endpoint(
+            OpenAIChat(),
+            router=self.router,
             keyring=self.keyring,
             telemetry=telemetry,
             clock=clock,
@@ -242,6 +248,7 @@ async def test_an_adapter_that_fails_to_clean_up_costs_no_slot() -> None:
 
     class Broken:
         name = "mock"
+        capabilities = Capabilities(parameters=None)
 
         async def chat(self, *_: object) -> AsyncGenerator[ChatEvent, None]:
             try:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 from poe_gateway.auth.keys import Principal
-from poe_gateway.chat.events import ChatEvent, Finished, Measured, TextDelta
+from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured, TextDelta
 from poe_gateway.chat.request import ChatRequest, Message, TextPart
 from poe_gateway.clock import Ids
 from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
@@ -23,11 +23,11 @@ from poe_gateway.pool.pricebook import PriceBook
 from poe_gateway.pool.pricebook_memory import MemoryPrices, MemoryUsage
 from poe_gateway.routing.catalog import Catalog
 from poe_gateway.telemetry.hub import Recorder, Telemetry
-from poe_gateway.upstreams.base import AccountRef, UpstreamFailure
+from poe_gateway.upstreams.base import AccountRef, Capabilities, UpstreamFailure
 from tests.support.memory import MemorySessions
 from tests.unit.builders import StepClock
 
-Part = str | UpstreamFailure | Measured | asyncio.Event
+Part = str | UpstreamFailure | Measured | Bound | asyncio.Event
 CALLER = Principal(key_id="key_1", name="one")
 
 
@@ -35,16 +35,20 @@ class Told:
     """Upstream whose answers are written per account or by ``rule``; text and failures in the order given."""
 
     name = "mock"
+    capabilities = Capabilities(sessions=True, images=True, tools=True, structured=True, parameters=None)
 
     def __init__(self) -> None:
         self.by_account: dict[str, list[list[Part]]] = {}
         self.rule: Callable[[str, ChatRequest], list[Part]] = lambda account_id, request: ["ok"]
         self.asked: list[tuple[str, ChatRequest]] = []
+        self.bound: list[Mapping[str, Any] | None] = []
+        """What each call was to go on from."""
 
     async def chat(
         self, ref: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
     ) -> AsyncGenerator[ChatEvent, None]:
         self.asked.append((ref.id, request))
+        self.bound.append(bound)
         own = self.by_account.get(ref.id)
         for part in own.pop(0) if own else self.rule(ref.id, request):
             await asyncio.sleep(0)
@@ -52,7 +56,7 @@ class Told:
                 raise part
             if isinstance(part, asyncio.Event):
                 await part.wait()
-            elif isinstance(part, Measured):
+            elif isinstance(part, Measured | Bound):
                 yield part
             else:
                 yield TextDelta(part)
@@ -91,7 +95,7 @@ class Walk:
         self.dispatcher = Dispatcher(
             broker=self.broker,
             keychain=_Keychain(),  # type: ignore[arg-type]
-            upstreams={"mock": self.upstream},  # type: ignore[dict-item]
+            upstreams={"mock": self.upstream, "other": self.upstream},  # type: ignore[dict-item]
             catalog=Catalog(),
             sessions=self.sessions,
             telemetry=Telemetry(self.told),

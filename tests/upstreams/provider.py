@@ -29,13 +29,20 @@ DONE = b"data: [DONE]\n\n"
 
 
 class Provider:
-    """Set ``answer`` (chat), ``models`` and ``points``; look at ``seen`` and ``left``."""
+    """Set ``answer`` (chat), ``vectors``, ``pictures``, ``models``, ``key`` …; look at ``seen`` and ``left``.
+
+    Of a form, ``seen`` holds a list of (name, text, or the file's name, type and bytes).
+    """
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, dict[str, str], Any]] = []
         self.answer: Answer = self.stream(chunk("hi"), chunk(finish="stop"), chunk(usage=(3, 1)), DONE)
         self.models: Any = {"object": "list", "data": [{"id": "m-1", "created": 5, "owned_by": "x"}, {"id": "m-2"}]}
         self.points: Any = {"current_point_balance": 1234}
+        self.key: Any = {"data": {"label": "k", "limit": 20, "limit_remaining": 7.5, "usage": 12.5}}
+        self.credits: Any = {"data": {"total_credits": 10.5, "total_usage": 3.25}}
+        self.vectors: Any = {"data": [{"index": 0, "embedding": [0.5, -1]}], "usage": {"prompt_tokens": 2}}
+        self.pictures: Any = {"created": 1, "data": [{"url": "https://pictures.example/1.png"}]}
         self.history: Any = {"has_more": False, "length": 0, "data": []}
         self.left = asyncio.Event()
         """Set when a caller hung up during an answer."""
@@ -43,10 +50,14 @@ class Provider:
         self.url = ""
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=8 * 1024 * 1024)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._json("models"))
-        app.router.add_get("/v1/key", self._json("points"))
+        app.router.add_post("/v1/embeddings", self._json("vectors"))
+        app.router.add_post("/v1/images/generations", self._json("pictures"))
+        app.router.add_post("/v1/images/edits", self._json("pictures"))
+        app.router.add_get("/v1/key", self._json("key"))
+        app.router.add_get("/v1/credits", self._json("credits"))
         app.router.add_get("/usage/current_balance", self._json("points"))
         app.router.add_get("/usage/points_history", self._json("history"))
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -95,8 +106,20 @@ class Provider:
 
     def _json(self, name: str) -> Answer:
         async def answer(request: web.Request) -> web.StreamResponse:
-            self.seen.append((request.path, dict(request.headers), None))
+            self.seen.append((request.path, dict(request.headers), await _sent(request)))
             value = getattr(self, name)
             return await value(request) if callable(value) else web.json_response(value)
 
         return answer
+
+
+async def _sent(request: web.Request) -> Any:
+    if request.content_type == "application/json":
+        return await request.json()
+    if not request.content_type.startswith("multipart/"):
+        return None
+    fields = (await request.post()).items()
+    return [
+        (name, (value.filename, value.content_type, value.file.read()) if isinstance(value, web.FileField) else value)
+        for name, value in fields
+    ]

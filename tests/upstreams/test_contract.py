@@ -21,6 +21,7 @@ NOWHERE = "http://127.0.0.1:{port}"
 # Adapter -> a valid credential document whose every secret is a canary, and a model to ask for.
 EXAMPLES = {
     "mock": ({"points": 10}, "mock-1"),
+    "anthropic_api": ({"api_key": CANARY, "base_url": NOWHERE}, "m"),
     "openai_api": ({"api_key": CANARY, "base_url": NOWHERE}, "m"),
     "poe_web": (
         {
@@ -37,7 +38,8 @@ EXAMPLES = {
 NAMES = sorted(EXAMPLES)
 OFFLINE = {"mock"}
 ASKING = ChatRequest(model="m", messages=(Message("user", (TextPart("hi"),)),))
-SAYS_SECRET = re.compile(r"key|p_b|p_lat|cf_|password|secret|token|cookie")
+SAYS_SECRET = re.compile(r"(key|p_b|p_lat|cf_|password|secret|token|cookie)(?!.*_(env|file)$)")
+"""Names of secrets, but not of the places where they are."""
 
 
 @pytest.fixture

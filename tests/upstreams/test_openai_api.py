@@ -4,9 +4,19 @@ import asyncio
 import socket
 
 import pytest
+from msgspec.structs import replace
 
 from poe_gateway.chat.events import Finished, Measured, TextDelta, ToolCallDelta
-from poe_gateway.chat.request import ChatRequest, ImagePart, Message, TextPart
+from poe_gateway.chat.request import (
+    ChatRequest,
+    ImagePart,
+    Message,
+    OutputFormat,
+    TextPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from poe_gateway.clock import SystemClock
 from poe_gateway.pool.outcome import (
     AdapterDrift,
@@ -18,7 +28,7 @@ from poe_gateway.pool.outcome import (
     Transient,
     Unauthorized,
 )
-from poe_gateway.upstreams.base import AccountRef, CredentialError, Fate, UpstreamFailure
+from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.openai_api import OpenAIAPI
 from tests.upstreams.provider import DONE, Provider, chunk
@@ -79,10 +89,17 @@ async def test_what_is_sent(adapter, provider):
             Message(
                 "user", (TextPart("look"), ImagePart("https://x/y.png"), ImagePart("data:image/png;base64,AA", "low"))
             ),
-            Message("assistant", (), {"tool_calls": [{"id": "c1"}]}),
-            Message("tool", (TextPart("42"),), {"tool_call_id": "c1"}),
+            Message("assistant", (), {"prefix": True, "anthropic": [{}]}, (ToolCall("c1", "look", "{}"),)),
+            Message("tool", (TextPart("42"),), tool_call_id="c1", name="look"),
         ),
-        parameters={"temperature": 0.1, "tools": [{"type": "function"}], "stream": False},
+        parameters={"temperature": 0.1, "max_completion_tokens": 5, "stream": False},
+        tools=(
+            Tool(name="look", description="looks", parameters={"type": "object"}, strict=True),
+            Tool(name="go"),
+        ),
+        tool_choice=ToolChoice(mode="required", name="look"),
+        parallel_tool_calls=False,
+        output=OutputFormat(kind="json_schema", name="n", description="d", schema={"type": "object"}, strict=True),
         metadata={"session_id": "private"},
     )
     ref = account(provider.url, organization="org-1", http_referer="https://me", title="Me")
@@ -98,7 +115,25 @@ async def test_what_is_sent(adapter, provider):
         "stream": True,
         "stream_options": {"include_usage": True},
         "temperature": 0.1,
-        "tools": [{"type": "function"}],
+        "max_completion_tokens": 5,
+        "tools": [
+            {
+                "type": "function",
+                "function": {
+                    "name": "look",
+                    "description": "looks",
+                    "parameters": {"type": "object"},
+                    "strict": True,
+                },
+            },
+            {"type": "function", "function": {"name": "go"}},
+        ],
+        "tool_choice": {"type": "function", "function": {"name": "look"}},
+        "parallel_tool_calls": False,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "n", "description": "d", "schema": {"type": "object"}, "strict": True},
+        },
         "messages": [
             {"role": "system", "content": "be brief"},
             {
@@ -109,10 +144,63 @@ async def test_what_is_sent(adapter, provider):
                     {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}},
                 ],
             },
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "c1"}]},
-            {"role": "tool", "content": "42", "tool_call_id": "c1"},
+            {
+                "role": "assistant",
+                "content": None,
+                "prefix": True,
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+            },
+            {"role": "tool", "content": "42", "tool_call_id": "c1", "name": "look"},
         ],
     }
+
+
+def budget(tokens, **others):
+    """Parameters with a budget of thinking, as Anthropic's dialect has them."""
+    return {"parameters": {"thinking": {"type": "enabled", "budget_tokens": tokens}, **others}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({"tool_choice": ToolChoice(mode="none")}, {"tool_choice": "none"}),
+        ({"output": OutputFormat(kind="json_object")}, {"response_format": {"type": "json_object"}}),
+        ({"parallel_tool_calls": True}, {}),
+        ({"parameters": {"modalities": ["text"], "reasoning_effort": "low"}}, {"reasoning_effort": "low"}),
+        (budget(1024), {"thinking": None, "reasoning_effort": "low"}),
+        (budget(4096), {"thinking": None, "reasoning_effort": "medium"}),
+        (budget(16384), {"thinking": None, "reasoning_effort": "high"}),
+        (budget(1024, reasoning_effort="high"), {"thinking": None, "reasoning_effort": "high"}),
+        ({"parameters": {"thinking": {"type": "adaptive"}}}, {"thinking": None, "reasoning_effort": None}),
+        ({"parameters": {"thinking": {"type": "disabled"}}}, {"thinking": {"type": "disabled"}}),
+        ({"parameters": {"thinking": "deep"}}, {"thinking": "deep"}),
+    ],
+    ids=[
+        "no-tools",
+        "any-json",
+        "parallel-without-tools",
+        "parameters",
+        "small-budget",
+        "middling-budget",
+        "large-budget",
+        "budget-and-effort",
+        "adaptive",
+        "without-thinking",
+        "another-word",
+    ],
+)
+async def test_options_have_their_place(adapter, provider, fields, sent):
+    await talk(adapter, account(provider.url), replace(ASKING, **fields))
+    body = provider.seen[-1][2]
+    assert {name: body.get(name) for name in sent} == sent
+    assert ("parallel_tool_calls" in body) is False
+
+
+@pytest.mark.parametrize("parameters", [{"modalities": ["text", "audio"]}, {"audio": {"voice": "alloy"}}])
+async def test_sound_is_refused_since_it_would_be_lost(adapter, provider, parameters):
+    failed = await fails(adapter, account(provider.url), replace(ASKING, parameters=parameters))
+    assert (failed.outcome.code, failed.fate) == ("unsupported_parameter", Fate.NOT_SENT)
+    assert not provider.seen
 
 
 async def test_bytes_may_be_cut_anywhere(adapter, provider):
@@ -274,7 +362,7 @@ async def test_a_balance_that_nobody_tells(adapter):
 
 
 async def test_the_key_is_verified_where_the_list_of_models_is_public(adapter, provider):
-    provider.points = provider.plain(401, {"error": {}})
+    provider.key = provider.plain(401, {"error": {}})
     with pytest.raises(UpstreamFailure) as caught:
         await adapter.probe(account(preset="openrouter"))
     assert isinstance(caught.value.outcome, Unauthorized)
@@ -287,60 +375,3 @@ async def test_new_credentials_are_used_at_once(adapter, provider):
     )
     await talk(adapter, renewed)
     assert provider.seen[-1][1]["Authorization"] == "Bearer second"
-
-
-def describe(**credentials):
-    return OpenAIAPI(session=None, clock=SystemClock()).describe({"api_key": KEY, **credentials})
-
-
-def test_one_place_has_one_offer_however_it_is_written():
-    offers = {
-        describe(base_url=url).offer
-        for url in (
-            "https://api.openai.com",
-            "https://API.openai.com/",
-            "https://api.openai.com:443/v1",
-            "https://api.openai.com/v1/chat/completions",
-        )
-    }
-    assert offers == {"openai_api:api.openai.com", describe(preset="openai").offer}
-    assert describe(base_url="https://api.openai.com/v1").details["preset"] == "openai"
-    assert describe(base_url="http://localhost:11434").details["host"] == "localhost:11434"
-    others = [
-        describe(base_url="https://h.example/v1").offer,
-        describe(base_url="http://h.example/v1").offer,
-        describe(base_url="https://h.example/api").offer,
-        describe(base_url="https://h.example/v1beta/openai").offer,
-        describe(base_url="https://h.example:8443").offer,
-        describe(base_url="https://h.example/v1", models=["a"]).offer,
-        describe(base_url="https://h.example/v1", models=["a", "b"]).offer,
-    ]
-    assert len(set(others)) == len(others)
-    assert others[-1] == describe(base_url="https://h.example/v1", models=["b", "a", "a"]).offer
-
-
-@pytest.mark.parametrize(
-    ("credentials", "field"),
-    [
-        ({}, "base_url"),
-        ({"base_url": "https://a.example", "preset": "poe"}, "base_url"),
-        ({"preset": "other"}, "preset"),
-        ({"base_url": "ftp://a.example"}, "base_url"),
-        ({"base_url": "api.example.com"}, "base_url"),
-        ({"base_url": "https://user:pw@a.example"}, "base_url"),
-        ({"base_url": "https://a.example/v1?key=1"}, "base_url"),
-        ({"base_url": "https://a.example:99999"}, "base_url"),
-        ({"base_url": "https://[::1"}, "base_url"),
-        ({"preset": "poe", "api_key": "two words"}, "api_key"),
-        ({"preset": "poe", "api_key": "schlüssel"}, "api_key"),
-        ({"preset": "poe", "api_key": ""}, "api_key"),
-        ({"preset": "poe", "models": [1]}, "models"),
-        ({"preset": "poe", "password": "x"}, "password"),
-    ],
-)
-def test_bad_credentials_name_the_field_and_not_the_value(credentials, field):
-    with pytest.raises(CredentialError) as caught:
-        describe(**credentials)
-    assert caught.value.field == field
-    assert KEY not in str(caught.value)
-    assert "user:pw" not in str(caught.value)

@@ -20,8 +20,8 @@ from poe_gateway.pool.outcome import AdapterDrift, Unauthorized
 from poe_gateway.upstreams.base import AccountRef, BookEntry, CredentialError, UpstreamFailure
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.openai_api import OpenAIAPI
+from poe_gateway.upstreams.openai_api.chunks import Reader
 from poe_gateway.upstreams.openai_api.history import History
-from poe_gateway.upstreams.openai_api.wire import Reader
 from tests.upstreams.provider import DONE, Provider, chunk
 
 ASKING = ChatRequest(model="m-1", messages=(Message("user", (TextPart("Hello"),)),))

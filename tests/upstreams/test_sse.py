@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poe_gateway.upstreams.openai_api.sse import SSEParser, SSEvent, TooLong
+from poe_gateway.upstreams.sse import SSEParser, SSEvent, TooLong
 
 
 def parse(stream: bytes, cuts: list[int] | None = None) -> list[SSEvent]:

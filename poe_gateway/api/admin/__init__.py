@@ -17,6 +17,7 @@ from poe_gateway.api.admin import (
     outlook,
     pool,
     prices,
+    reload,
     usage,
 )
 from poe_gateway.api.deps import AdminRoute, errors, require_admin
@@ -24,7 +25,7 @@ from poe_gateway.api.deps import AdminRoute, errors, require_admin
 _PARTS = (
     *(pool, census, outlook, explain),
     account_cost,  # before the accounts: its address looks like one of theirs
-    *(accounts, affinity, keys, orgs, prices, usage, ledger_rows, audit),
+    *(accounts, affinity, keys, orgs, prices, usage, ledger_rows, audit, reload),
 )
 
 

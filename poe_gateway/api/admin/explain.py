@@ -87,6 +87,11 @@ class DecisionView(BaseModel):
     process: str
     key_id: str
     model: str
+    asked: str = Field(description="the model's name as the caller wrote it, where routing changed it")
+    profile: str = Field(description="profiles that had a say")
+    tier: str
+    label: str = Field(description="what the classifier said")
+    escalations: int = Field(description="legs that were left for the next one")
     offers: list[str]
     fingerprint: str = Field(description="digest of the body; the text is kept nowhere")
     session: str

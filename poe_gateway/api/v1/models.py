@@ -1,65 +1,229 @@
-"""``/v1/models`` and ``/v1/models/{id}``."""
+"""``/v1/models`` and ``/v1/models/{id}``: what a key may ask for by name, with what is known of each."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, cast
 
-from fastapi import APIRouter, Request
+import msgspec
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from poe_gateway.api.callers import caller
+from poe_gateway.api.deps import Gateway, errors, gateway
+from poe_gateway.api.v1.model_list import Kind, Listed, Sources, find, listed
 from poe_gateway.auth.keys import Principal, allowed, may_use
+from poe_gateway.errors import ModelNotFound
+from poe_gateway.pool.selector import Selector
 from poe_gateway.routing.catalog import Model
+from poe_gateway.routing.plan import usable_profiles
+from poe_gateway.routing.table import Table
+
+
+class Routes(Protocol):
+    """The routing table that holds now."""
+
+    @property
+    def table(self) -> Table: ...
+
+
+class ListRooms(Gateway, Protocol):
+    """The rooms that these routes ask."""
+
+    @property
+    def routes(self) -> Routes: ...
+    @property
+    def models_fallback(self) -> tuple[str, ...]: ...
+
+
+class CapabilitiesView(BaseModel):
+    """What a model can do at the best of its providers; null: nothing is known, or it cannot be had."""
+
+    operations: list[Literal["chat", "embed", "image"]]
+    tools: Literal["native", "emulated"] | None
+    structured_output: Literal["native", "emulated"] | None
+    vision: bool | None
+    streaming: bool
+    parameters: list[str] | None = Field(
+        description="sampling parameters that are followed; null: whatever is given is passed on"
+    )
+
+
+class PriceView(BaseModel):
+    """What the key pays at one provider: decimal numbers in text, any markup included. What is not known is absent."""
+
+    provider: str
+    source: Literal["rule", "upstream"] = Field(description="the operator's rule, or the provider's own list")
+    currency: str | None = None
+    input: str | None = Field(None, description="for a million tokens, as are output and cached")
+    output: str | None = None
+    cached: str | None = None
+    request: str | None = None
+    point: str | None = Field(None, description="for one of the upstream's points")
+    image: str | None = None
+    points: int | None = Field(None, description="points of the upstream that a message costs, roughly")
+
+
+class Resolved(BaseModel):
+    """Where a name leads."""
+
+    resolves_to: str | None
 
 
 class ModelObject(BaseModel):
-    """One model, in OpenAI's shape."""
+    """One name, in OpenAI's shape, with what is known of it."""
 
     id: str
-    object: str = "model"
+    object: Literal["model"] = "model"
     created: int = Field(description="Unix second; 0 when the upstream does not tell.")
     owned_by: str
+    kind: Kind
+    providers: list[str]
+    context_length: int | None = Field(description="tokens that go in at each of the providers")
+    max_output_tokens: int | None
+    capabilities: CapabilitiesView | None
+    pricing: list[PriceView]
+    resolves_to: str | None = Field(
+        None,
+        description="of a tier, backend and model; of an alias, what it stands for; of a profile, its first tier. "
+        "Absent from models.",
+    )
+    lm_gateway: Resolved | None = Field(None, description="the same, as clients of lm-gateway read it")
+
+
+class ListMeta(BaseModel):
+    """How fresh the list is."""
+
+    cached: bool = Field(description="it was read from the providers before this request")
+    age_seconds: int | None = Field(description="since the oldest of the providers' lists was read")
+    providers: list[str]
+    fallback: bool = Field(description="a provider's list was never read; the names of MODELS_FALLBACK stand in for it")
 
 
 class ModelList(BaseModel):
-    """All models that some account serves and the key may use."""
+    """Everything that the key may ask for by name."""
 
-    object: str = "list"
+    object: Literal["list"] = "list"
     data: list[ModelObject]
+    meta: ListMeta
 
 
-def _shape(model: Model) -> ModelObject:
-    return ModelObject(id=model.id, created=model.created, owned_by=model.owned_by)
+def sources(rooms: ListRooms, principal: Principal) -> Sources:
+    """What the list of a key is made of."""
+    selector = Selector(providers=principal.providers, labels=principal.labels, without=principal.without)
+    offers: dict[str, str] = {}
+    for offer in rooms.broker.offers():
+        seat = next((seat for seat in rooms.broker.seats_in((offer,)) if selector.matches(seat.account)), None)
+        if seat is not None and seat.account.provider in rooms.upstreams:
+            offers[offer] = seat.account.provider
+    now, table = rooms.clock.now(), rooms.routes.table
+    return Sources(
+        offers=offers,
+        offered=rooms.catalog.offered(offers),
+        table=table,
+        capabilities={name: upstream.capabilities for name, upstream in rooms.upstreams.items()},
+        rule=lambda provider, model: rooms.pricelist.rule(principal.org, provider, model, now),
+        may=lambda name: may_use(principal, name),
+        profiles=usable_profiles(table, key_id=principal.key_id, key_name=principal.name, org=principal.org),
+        fallback=rooms.models_fallback,
+        unread=frozenset([offer for offer in offers if not rooms.catalog.has(offer)]),
+    )
 
 
-async def list_models(request: Request) -> ModelList:
-    """The models that the pool's accounts serve and that the key may use."""
-    gateway, principal = await _admitted(request)
-    models = gateway.catalog.models(gateway.broker.offers())
-    return ModelList(data=[_shape(model) for model in models if may_use(principal, model.id)])
+def askable(rooms: Gateway, principal: Principal) -> list[Model]:
+    """Everything that the key may ask for by name, as models; for other dialects' lists."""
+    return [
+        Model(
+            id=entry.id,
+            upstream=entry.resolves_to or entry.id,
+            owned_by=entry.owned_by,
+            created=entry.created,
+            details=dict(entry.details),
+        )
+        for entry in listed(sources(cast(ListRooms, rooms), principal))
+    ]
 
 
-async def get_model(request: Request, model_id: str) -> ModelObject:
-    """One model by its name; names may hold slashes and are compared without regard to case."""
-    gateway, principal = await _admitted(request)
-    model = gateway.catalog.find(model_id, gateway.broker.offers())
-    allowed(principal, model.id)
-    return _shape(model)
+async def list_models(request: Request) -> Response:
+    """What the pool's accounts serve and the key may use, and the tiers, aliases and profiles of the routing table."""
+    rooms, principal = await _admitted(request)
+    own = sources(rooms, principal)
+    names = [_shape(entry) for entry in listed(own)]
+    return _answer({"object": "list", "data": names, "meta": _meta(rooms, own)})
 
 
-async def _admitted(request: Request) -> tuple[Any, Principal]:
-    gateway = request.app.state.gateway
+async def get_model(request: Request, model_id: str) -> Response:
+    """One name; it may hold slashes, and case does not matter."""
+    rooms, principal = await _admitted(request)
+    own = sources(rooms, principal)
+    entry = find(own, model_id)
+    if entry is None:
+        # By an upstream's own spelling; and those who may not use it are told so.
+        model = rooms.catalog.find(model_id, rooms.broker.offers())
+        allowed(principal, model.id)
+        entry = find(own, model.id)
+    if entry is None:
+        raise ModelNotFound(f"The model '{model_id[:200]}' does not exist.", param="model")
+    return _answer(_shape(entry))
+
+
+def _shape(entry: Listed) -> dict[str, Any]:
+    shape: dict[str, Any] = {
+        "id": entry.id,
+        "object": "model",
+        "created": entry.created,
+        "owned_by": entry.owned_by,
+        "kind": entry.kind,
+        "providers": entry.providers,
+        "context_length": entry.context_length,
+        "max_output_tokens": entry.max_output_tokens,
+        "capabilities": entry.capabilities,
+        "pricing": entry.pricing,
+    }
+    if entry.kind != "model":
+        shape["resolves_to"] = entry.resolves_to
+        shape["lm_gateway"] = {"resolves_to": entry.resolves_to}
+    return shape
+
+
+def _meta(rooms: ListRooms, own: Sources) -> dict[str, Any]:
+    times = [time for offer in own.offers if (time := rooms.catalog.fetched_at(offer)) is not None]
+    age = max(0, int((rooms.clock.now() - min(times)).total_seconds())) if times else None
+    return {
+        "cached": age is not None,
+        "age_seconds": age,
+        "providers": sorted(set(own.offers.values())),
+        "fallback": bool(own.unread and own.fallback),
+    }
+
+
+def _answer(value: Mapping[str, Any]) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+async def _admitted(request: Request) -> tuple[ListRooms, Principal]:
+    rooms = cast(ListRooms, gateway(request))
     headers, client = request.headers, request.client
     address = client.host if client is not None else None
-    principal = await caller(gateway.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
-    return gateway, principal
+    principal = await caller(rooms.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
+    return rooms, principal
 
 
 def router() -> APIRouter:
     """The routes, with and without the ``/v1`` prefix."""
     routes = APIRouter(tags=["models"])
+    kinds: dict[str, tuple[Any, Any, dict[int | str, dict[str, Any]]]] = {
+        "/models": (list_models, ModelList, errors(401, 403)),
+        "/models/{model_id:path}": (get_model, ModelObject, errors(401, 403, 404)),
+    }
     for prefix in ("/v1", ""):
-        shown = bool(prefix)
-        routes.add_api_route(f"{prefix}/models", list_models, methods=["GET"], include_in_schema=shown)
-        routes.add_api_route(f"{prefix}/models/{{model_id:path}}", get_model, methods=["GET"], include_in_schema=shown)
+        for path, (answer, view, refusals) in kinds.items():
+            routes.add_api_route(
+                prefix + path,
+                answer,
+                methods=["GET"],
+                response_model=view,
+                responses=refusals,
+                include_in_schema=bool(prefix),
+            )
     return routes

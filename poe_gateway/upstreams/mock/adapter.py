@@ -3,9 +3,12 @@
 Its memory (balance left, calls, concurrency) belongs to the process and starts anew with every new revision of an
 account's credentials. ``stats`` and ``total`` let a test compare what the gateway believes with what arrived here.
 
+Its models are small and obedient: they call the tools that are offered, fill in the schema that is asked for, stop
+where they are told to, make vectors and pictures, and say the same for the same request. They follow ``stop``, the
+limits of tokens, ``logprobs`` and what asks for thinking; other sampling options change nothing.
+
 A request may ask for trouble by its metadata: ``{"mock_fault": "rate_limited"}`` (or ``"slow_start:2.5"``: with
-seconds), and for a tool call by ``{"mock_tool": "<function name>"}``. Sampling options, tools and images are accepted
-and change nothing.
+seconds), and for a tool call by ``{"mock_tool": "<function name>"}``.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured, TextDelta, ToolCallDelta
+from msgspec.structs import replace
+
+from poe_gateway.chat.events import Bound, ChatEvent
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Ids
 from poe_gateway.pool.outcome import Depleted, RateLimited, Rejected
@@ -27,7 +32,6 @@ from poe_gateway.upstreams.base import (
     Reading,
     UpstreamFailure,
 )
-from poe_gateway.upstreams.mock.answer import answer, last_user_text, tokens, tool_call
 from poe_gateway.upstreams.mock.memory import Memory, Stats, Total
 from poe_gateway.upstreams.mock.plan import (
     BUILT_IN,
@@ -35,10 +39,14 @@ from poe_gateway.upstreams.mock.plan import (
     Fault,
     FaultKind,
     Operation,
+    Plan,
     failure,
     read_plan,
     read_request_fault,
 )
+from poe_gateway.upstreams.mock.samples import Unsampled
+from poe_gateway.upstreams.mock.script import Script, script
+from poe_gateway.upstreams.mock.wishes import Unfulfillable
 
 _CREATED = 1_735_689_600  # 2025-01-01T00:00:00Z
 
@@ -47,7 +55,16 @@ class MockUpstream:
     """Implements ``Upstream``. One instance serves any number of mock accounts."""
 
     name = "mock"
-    capabilities = Capabilities(balance=True, prewarm=True, sessions=True, images=True, parameters=True)
+    capabilities = Capabilities(
+        balance=True,
+        prewarm=True,
+        sessions=True,
+        images=True,
+        operations=frozenset({"chat", "embed", "image"}),
+        parameters=None,
+        tools=True,
+        structured=True,
+    )
     credential_fields = FIELDS
 
     def __init__(self, *, ids: Ids | None = None) -> None:
@@ -73,31 +90,24 @@ class MockUpstream:
                 public = f"The model '{model}' does not exist."
                 raise UpstreamFailure(Rejected(public=public, status=404, code="model_not_found", model=model))
             fault = _requested(request) or memory.plan.due("chat", nth)
+            truncated = fault is not None and fault.kind is FaultKind.TRUNCATED
             await self._suffer(memory, fault, model)
+            told = _script(memory.plan, model, request)
             price = memory.charge()
             if price is None:
                 raise UpstreamFailure(Depleted(detail="no points left"))
             if request.session_id is not None or bound is not None:
                 yield self._bind(memory, bound)
-            spoken = 0
-            for pause, event in _script(memory, model, request, fault):
+            for pause, event in _paced(memory.plan, model, told, truncated=truncated):
                 if pause:
                     await asyncio.sleep(pause)
-                if isinstance(event, TextDelta):
-                    spoken += len(event.text)
                 yield event
-            if fault is not None and fault.kind is FaultKind.TRUNCATED and (failed := failure(fault, model)):
+            if fault is not None and truncated and (failed := failure(fault, model)):
                 raise UpstreamFailure(*failed)
-            prompt = sum(len(message.text) for message in request.messages)
             points = price if memory.plan.points is not None else None
-            yield Measured(
-                prompt_tokens=tokens(prompt),
-                completion_tokens=tokens(spoken),
-                points=points,
-                cost=memory.plan.cost,
-            )
+            yield replace(told.measured, points=points, cost=memory.plan.cost)
             memory.answered += 1
-        yield Finished("tool_calls" if "mock_tool" in request.metadata else "stop")
+        yield told.finished
 
     async def read_balance(self, account: AccountRef) -> Reading:
         """What is left of ``points``; nothing for an account without a purse."""
@@ -198,18 +208,16 @@ def _requested(request: ChatRequest) -> Fault | None:
         raise UpstreamFailure(Rejected(public=public, code="unknown_mock_fault")) from None
 
 
-def _script(
-    memory: Memory, model: str, request: ChatRequest, fault: Fault | None
-) -> Iterator[tuple[float, TextDelta | ToolCallDelta]]:
-    """What is said and the pause before it, in seconds; under ``truncated`` only the first half."""
-    said = last_user_text(request.messages)
-    if (tool := request.metadata.get("mock_tool")) is not None:
-        yield from ((0.0, ToolCallDelta((call,))) for call in tool_call(tool, said))
-        return
-    pieces = answer(model, said, memory.plan.slow_pieces)
-    if fault is not None and fault.kind is FaultKind.TRUNCATED:
-        pieces = pieces[: -(-len(pieces) // 2)]
+def _script(plan: Plan, model: str, request: ChatRequest) -> Script:
+    try:
+        return script(plan, model, request)
+    except (Unfulfillable, Unsampled) as error:
+        raise UpstreamFailure(Rejected(public=str(error), code="invalid_value")) from None
+
+
+def _paced(plan: Plan, model: str, told: Script, *, truncated: bool) -> Iterator[tuple[float, ChatEvent]]:
+    """The pieces, each with the pause before it in seconds; under ``truncated`` only the first half."""
     slow = model == "mock-slow"
-    pause = (memory.plan.slow_pause_ms if slow else memory.plan.chunk_delay_ms) / 1000
-    for nth, piece in enumerate(pieces):
-        yield (pause if nth or slow else 0.0), TextDelta(piece)
+    pause = (plan.slow_pause_ms if slow else plan.chunk_delay_ms) / 1000
+    for nth, event in enumerate(told.half() if truncated else told.events):
+        yield (pause if nth or slow else 0.0), event

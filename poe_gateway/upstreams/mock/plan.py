@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -74,6 +75,21 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return self.times is None or nth <= self.after + self.times
 
 
+class Scripted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An answer that was written beforehand.
+
+    ``model``: a pattern of names (``*`` and ``?``); ``when``: what the newest user turn must contain. Empty text is
+    no answer, so there must be some.
+    """
+
+    say: Annotated[str, msgspec.Meta(min_length=1, max_length=100_000)]
+    model: str = "*"
+    when: str = ""
+
+    def fits(self, model: str, said: str) -> bool:
+        return self.when in said and fnmatchcase(model, self.model)
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A mock account's credential document, checked."""
 
@@ -87,6 +103,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     slow_pieces: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
     slow_pause_ms: Count = 250
     faults: tuple[Fault, ...] = ()
+    answers: tuple[Scripted, ...] = ()
 
     @property
     def offer(self) -> str:
@@ -100,6 +117,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """The first fault planned for call number ``nth`` (from 1) of ``operation``."""
         return next((fault for fault in self.faults if fault.hits(operation, nth)), None)
 
+    def says(self, model: str, said: str) -> str | None:
+        """The first answer that was written for this model and text."""
+        return next((scripted.say for scripted in self.answers if scripted.fits(model, said)), None)
+
 
 FIELDS = (
     CredentialField(name="models", secret=False, kind=list, description="more model names, served like mock-1"),
@@ -111,6 +132,7 @@ FIELDS = (
     CredentialField(name="slow_pieces", secret=False, kind=int, description="pieces of a mock-slow answer (20)"),
     CredentialField(name="slow_pause_ms", secret=False, kind=int, description="pause of mock-slow, milliseconds (250)"),
     CredentialField(name="faults", secret=False, kind=list, description="rehearsal plan: list of {kind, times, …}"),
+    CredentialField(name="answers", secret=False, kind=list, description="written answers: list of {say, model, when}"),
 )
 
 

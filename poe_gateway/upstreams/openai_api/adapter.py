@@ -1,55 +1,65 @@
-"""Any OpenAI-compatible provider by API key: OpenAI itself, OpenRouter, Poe's official API, a local server.
+"""Any OpenAI-compatible provider by API key: OpenAI itself, OpenRouter, DashScope, Poe's official API, a local server.
 
-A message is sent once. What happens before the connection stands leaves it unsent; a break between sending and the
-first response byte leaves its fate open; after a 200 it is accepted.
+A message is sent once; ``upstreams.transport`` tells what becomes of it when the exchange fails.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
-import orjson
 
-from poe_gateway.chat.events import ChatEvent, Finished
+from poe_gateway.chat.events import ChatEvent
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
-from poe_gateway.pool.outcome import AdapterDrift, Failure, NetworkFault, Rejected, Transient
+from poe_gateway.outbound.fetch import ImageFetcher
+from poe_gateway.pool.outcome import AdapterDrift, Rejected, Unauthorized
 from poe_gateway.upstreams.base import (
     AccountRef,
     Books,
     Capabilities,
+    CredentialError,
     Described,
-    Fate,
     Model,
     Reading,
     UpstreamFailure,
 )
-from poe_gateway.upstreams.openai_api.endpoint import FIELDS, PRESETS, Endpoint, read_endpoint
+from poe_gateway.upstreams.openai_api.answers import read_answer
+from poe_gateway.upstreams.openai_api.asking import chat_body
+from poe_gateway.upstreams.openai_api.balances import read_credits, read_key, read_points
+from poe_gateway.upstreams.openai_api.catalogue import listed_by_hand, read_models
+from poe_gateway.upstreams.openai_api.drift import Drift
+from poe_gateway.upstreams.openai_api.endpoint import FIELDS, Endpoint, read_endpoint
+from poe_gateway.upstreams.openai_api.exchange import Exchange
+from poe_gateway.upstreams.openai_api.figures import plain
 from poe_gateway.upstreams.openai_api.history import History
-from poe_gateway.upstreams.openai_api.refusals import refusal, told_in_band
-from poe_gateway.upstreams.openai_api.sse import SSEParser, TooLong
-from poe_gateway.upstreams.openai_api.wire import Drift, InBandError, Reader, read_models, read_points, request_body
+from poe_gateway.upstreams.openai_api.making import json_body, made
+from poe_gateway.upstreams.openai_api.presets import presets_with
 
-_MAX_ERROR = 64 * 1024
-_MAX_SMALL = 16 * 1024 * 1024
-_TAIL_SECONDS = 10.0
-"""How long the usage chunk and ``[DONE]`` are waited for once the answer is complete."""
+T = TypeVar("T")
 
 
 class OpenAIAPI:
     """Implements ``Upstream``. ``session`` belongs to the caller and is not closed here.
 
-    ``preset_urls`` replaces addresses of presets (tests). ``idle_timeout``: seconds without a byte until an answer
+    ``preset_urls`` replaces addresses of presets (tests). ``images`` fetches pictures that are to be edited and come
+    by address; None: they are refused. ``idle_timeout``: seconds without a byte until an answer
     counts as dead; ``small_timeout``: seconds for the list of models and the balance.
     """
 
     name = "openai_api"
-    capabilities = Capabilities(balance=True, images=True, parameters=True, books=True)
+    capabilities = Capabilities(
+        balance=True,
+        images=True,
+        operations=frozenset({"chat", "embed", "image"}),
+        parameters=None,
+        tools=True,
+        structured=True,
+        books=True,
+    )
     credential_fields = FIELDS
 
     def __init__(
@@ -58,21 +68,21 @@ class OpenAIAPI:
         session: aiohttp.ClientSession,
         clock: Clock,
         preset_urls: Mapping[str, str] | None = None,
+        images: ImageFetcher | None = None,
         idle_timeout: float = 180.0,
         small_timeout: float = 20.0,
     ) -> None:
-        self._session = session
-        self._clock = clock
-        self._presets = {**PRESETS, **(preset_urls or {})}
-        self._streaming = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=idle_timeout)
-        self._small = aiohttp.ClientTimeout(total=small_timeout, sock_connect=15.0)
-        self._endpoints: dict[str, tuple[int, Endpoint]] = {}
+        self._exchange = Exchange(session, clock, idle=idle_timeout, small=small_timeout)
+        self._images = images
+        self._presets = presets_with(preset_urls)
+        self._endpoints: dict[str, tuple[tuple[int, object], Endpoint]] = {}
+        """By account, with the version of its credentials."""
 
     def describe(self, credentials: Mapping[str, Any]) -> Described:
         """Offer ``openai_api:<host[:port]>`` with digests of an unusual path and of an allow-list."""
         endpoint = read_endpoint(credentials, self._presets)
         details = {"host": endpoint.host, "preset": endpoint.preset}
-        return Described(offer=endpoint.offer, metered=endpoint.balance_url is not None, details=details)
+        return Described(offer=endpoint.offer, metered=endpoint.points_url is not None, details=details)
 
     async def chat(
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
@@ -82,36 +92,34 @@ class OpenAIAPI:
         if endpoint.models is not None and model not in endpoint.models:
             public = f"The model '{model}' is not served by this account."
             raise UpstreamFailure(Rejected(public=public, status=404, code="model_not_found", model=model))
-        headers = {**endpoint.headers, "Content-Type": "application/json", "Accept": "text/event-stream"}
-        try:
-            body = orjson.dumps(request_body(request, model))
-        except TypeError:  # half a surrogate pair, an integer beyond 64 bits
-            raise UpstreamFailure(Rejected(public="The request cannot be written as JSON.")) from None
-        reader = Reader()
-        async with self._open("POST", endpoint.chat_url, headers, self._streaming, body) as response:
-            await self._check(response, endpoint, model)
-            async with aclosing(_data(response, reader)) as stream:
-                async for data in stream:
-                    for event in _understand(reader, data, model, _secret(endpoint)):
-                        yield event
-                    if reader.done:
-                        break
-        if (wrong := _verdict(reader)) is not None:
-            raise UpstreamFailure(wrong, Fate.ACCEPTED)
-        if reader.usage is not None:
-            yield reader.usage
-        yield Finished(reader.reason)
+        if request.operation != "chat":
+            for event in await made(self._exchange, endpoint, model, request, self._images):
+                yield event
+            return
+        body = json_body(lambda: chat_body(request, model))
+        async with (
+            self._exchange.post(endpoint, endpoint.chat_url, body, model=model, accept="text/event-stream") as response,
+            aclosing(read_answer(response, model=model, secret=endpoint.key)) as events,
+        ):
+            async for event in events:
+                yield event
 
     async def read_balance(self, account: AccountRef) -> Reading:
-        """Points of Poe's official API; nothing for providers that do not tell."""
+        """Points of Poe's official API, dollars of OpenRouter; nothing for providers that do not tell."""
         endpoint = self._endpoint(account)
-        if endpoint.balance_url is None:
+        if endpoint.points_url is not None:
+            return Reading(points=_read(read_points, await self._exchange.get(endpoint, endpoint.points_url)))
+        if endpoint.key_url is None:
             return Reading()
-        body = await self._get(endpoint, endpoint.balance_url)
-        try:
-            return Reading(points=read_points(body))
-        except Drift as drift:
-            raise UpstreamFailure(AdapterDrift(detail=str(drift))) from None
+        left = _read(read_key, await self._exchange.get(endpoint, endpoint.key_url))
+        if left is None:
+            try:
+                left = _read(read_credits, await self._exchange.get(endpoint, endpoint.credits_url))
+            except UpstreamFailure as failed:
+                if not isinstance(failed.outcome, Unauthorized | Rejected):
+                    raise
+                return Reading()  # told to management keys only; the key itself was found good
+        return Reading(details={"balance": plain(left), "currency": "USD"})
 
     async def read_books(self, account: AccountRef, since: datetime) -> Books | None:
         """Poe's usage history, newest first, page by page until ``since``; None for providers that keep none."""
@@ -120,34 +128,32 @@ class OpenAIAPI:
             return None
         history = History(since)
         while (query := history.next_page()) is not None:
-            body = await self._get(endpoint, f"{endpoint.books_url}?{query}")
-            try:
-                history.take(body)
-            except Drift as drift:
-                raise UpstreamFailure(AdapterDrift(detail=str(drift))) from None
+            _read(history.take, await self._exchange.get(endpoint, f"{endpoint.books_url}?{query}"))
         return history.books()
 
     async def list_models(self, account: AccountRef) -> list[Model]:
-        """The provider's models, or those of the allow-list that it has."""
+        """The provider's models, or those of the allow-list that it has; the allow-list where it has no list."""
         endpoint = self._endpoint(account)
-        body = await self._get(endpoint, endpoint.models_url)
         try:
-            return read_models(body, endpoint.models)
-        except Drift as drift:
-            raise UpstreamFailure(AdapterDrift(detail=str(drift))) from None
+            body = await self._exchange.get(endpoint, endpoint.models_url)
+        except UpstreamFailure as failed:
+            if endpoint.models is None or not isinstance(failed.outcome, AdapterDrift):
+                raise
+            return listed_by_hand(endpoint.models)
+        return _read(lambda body: read_models(body, endpoint.models), body)
 
     async def prewarm(self, account: AccountRef) -> None:
         """Nothing to open: connections are shared and opened when needed."""
 
     async def probe(self, account: AccountRef) -> str:
-        """Lists the models, verifies the key where that needs a call of its own, reads the balance where told."""
+        """Lists the models and reads the balance where one is told, which verifies the key where the list does not."""
         endpoint = self._endpoint(account)
         models = await self.list_models(account)
-        if endpoint.check_url is not None:
-            await self._get(endpoint, endpoint.check_url)
         balance = await self.read_balance(account)
-        points = "" if balance.points is None else f", {balance.points} points left"
-        return f"{endpoint.host} accepts the key and lists {len(models)} models{points}."
+        left = "" if balance.points is None else f", {balance.points} points left"
+        if money := balance.details.get("balance"):
+            left = f", {money} {balance.details['currency']} left"
+        return f"{endpoint.host} accepts the {'key' if endpoint.key else 'call'} and lists {len(models)} models{left}."
 
     async def forget(self, account_id: str) -> None:
         """Drops the prepared headers, which hold the key."""
@@ -158,138 +164,20 @@ class OpenAIAPI:
         self._endpoints.clear()
 
     def _endpoint(self, account: AccountRef) -> Endpoint:
+        version = (account.credential_rev, account.credentials.get("api_key"))  # a reference may lead to a new key
         known = self._endpoints.get(account.id)
-        if known is not None and known[0] == account.credential_rev:
+        if known is not None and known[0] == version:
             return known[1]
-        endpoint = read_endpoint(account.credentials, self._presets)
-        self._endpoints[account.id] = (account.credential_rev, endpoint)
+        try:
+            endpoint = read_endpoint(account.credentials, self._presets)
+        except CredentialError as error:  # checked when they came in, but a key that was referred to
+            raise UpstreamFailure(Unauthorized(detail=f"the credentials are not usable: {error.field}")) from None
+        self._endpoints[account.id] = (version, endpoint)
         return endpoint
 
-    async def _get(self, endpoint: Endpoint, url: str) -> bytes:
-        headers = {**endpoint.headers, "Accept": "application/json"}
-        async with self._open("GET", url, headers, self._small) as response:
-            if response.status != 200:
-                raise UpstreamFailure(*await self._refused(response, endpoint, None))
-            return await _read(response, _MAX_SMALL)
 
-    @asynccontextmanager
-    async def _open(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        limits: aiohttp.ClientTimeout,
-        body: bytes | None = None,
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One exchange; the connection is dropped unless the body was read to its end. Raises UpstreamFailure."""
-        response: aiohttp.ClientResponse | None = None
-        try:
-            response = await self._session.request(
-                method, url, headers=headers, data=body, timeout=limits, allow_redirects=False
-            )
-            yield response
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            accepted = response is not None and response.status == 200
-            raise UpstreamFailure(*broken(error, accepted)) from None
-        finally:
-            if response is not None:
-                response.release() if response.content.at_eof() else response.close()
-
-    async def _check(self, response: aiohttp.ClientResponse, endpoint: Endpoint, model: str) -> None:
-        """Lets a 200 event stream through."""
-        if response.status != 200:
-            raise UpstreamFailure(*await self._refused(response, endpoint, model))
-        kind = response.content_type
-        if kind == "text/event-stream" or "Content-Type" not in response.headers:
-            return
-        if kind == "application/json":
-            body = await _read(response, _MAX_ERROR)
-            try:
-                value = orjson.loads(body)
-            except orjson.JSONDecodeError:
-                value = None
-            if isinstance(value, dict) and value.get("error"):
-                secret = _secret(endpoint)
-                failed = told_in_band(value["error"], model=model, secret=secret, answered=False)
-                raise UpstreamFailure(*failed)
-        raise UpstreamFailure(AdapterDrift(detail=f"200 with {kind} instead of an event stream"), Fate.ACCEPTED)
-
-    async def _refused(
-        self, response: aiohttp.ClientResponse, endpoint: Endpoint, model: str | None
-    ) -> tuple[Failure, Fate]:
-        body = await _read(response, _MAX_ERROR)
-        return refusal(
-            response.status, response.headers, body, model=model, secret=_secret(endpoint), now=self._clock.now()
-        )
-
-
-def broken(error: BaseException, accepted: bool) -> tuple[Failure, Fate]:
-    """What a failed exchange means. The error's own text stays out: it may name addresses and headers."""
-    label = type(error).__name__
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
-        return NetworkFault(detail=label), Fate.NOT_SENT
-    fate = Fate.ACCEPTED if accepted else Fate.UNKNOWN
-    if isinstance(error, TimeoutError):
-        return Transient(detail=label, timeout=True), fate
-    if isinstance(error, aiohttp.ClientOSError) and not accepted:
-        return NetworkFault(detail=label), fate
-    return Transient(detail=label), fate
-
-
-def _understand(reader: Reader, data: str, model: str, secret: str) -> list[ChatEvent]:
-    """The chunk's events, or the typed failure that it tells."""
+def _read(read: Callable[[bytes], T], body: bytes) -> T:
     try:
-        return reader.take(data)
-    except InBandError as told:
-        failed = told_in_band(told.error, model=model, secret=secret, answered=reader.spoke)
+        return read(body)
     except Drift as drift:
-        failed = AdapterDrift(detail=str(drift)), Fate.ACCEPTED
-    raise UpstreamFailure(*failed)
-
-
-def _verdict(reader: Reader) -> Failure | None:
-    """What is wrong with an answer that came to its end."""
-    if not reader.complete:
-        if not reader.understood:
-            return AdapterDrift(detail="the stream held nothing known")
-        return Transient(detail="the answer was cut off")
-    if reader.empty:
-        return Transient(detail="the answer was empty")
-    return None
-
-
-async def _data(response: aiohttp.ClientResponse, reader: Reader) -> AsyncGenerator[str, None]:
-    """The data of every event. Once the answer is complete, a break or a long silence just ends it."""
-    parser = SSEParser()
-    try:
-        while True:
-            limit = _TAIL_SECONDS if reader.complete else None
-            try:
-                async with asyncio.timeout(limit):
-                    chunk = await response.content.readany()
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                if reader.complete:
-                    return
-                raise
-            for event in parser.feed(chunk) if chunk else parser.close():
-                yield event.data
-            if not chunk:
-                return
-    except TooLong as error:
-        raise UpstreamFailure(AdapterDrift(detail=str(error)), Fate.ACCEPTED) from None
-
-
-async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """The body, or its first ``limit`` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in response.content.iter_any():
-        parts.append(chunk)
-        size += len(chunk)
-        if size >= limit:
-            break
-    return b"".join(parts)[:limit]
-
-
-def _secret(endpoint: Endpoint) -> str:
-    return endpoint.headers["Authorization"].removeprefix("Bearer ")
+        raise UpstreamFailure(AdapterDrift(detail=str(drift))) from None

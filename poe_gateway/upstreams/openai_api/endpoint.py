@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
 from poe_gateway import __version__
+from poe_gateway.upstreams.address import host, model_names, offer, versioned
 from poe_gateway.upstreams.base import CredentialError, CredentialField, check_fields
-
-PRESETS: Mapping[str, str] = {
-    "poe": "https://api.poe.com/v1",
-    "openai": "https://api.openai.com/v1",
-    "openrouter": "https://openrouter.ai/api/v1",
-}
+from poe_gateway.upstreams.openai_api.presets import PRESETS, Preset
 
 FIELDS = (
-    CredentialField(name="api_key", required=True, description="the provider's key, sent as a bearer token"),
+    CredentialField(
+        name="api_key", description="the provider's key, sent as a bearer token; an own server may need none"
+    ),
+    CredentialField(name="api_key_env", secret=False, description="instead of api_key: the variable that holds it"),
+    CredentialField(name="api_key_file", secret=False, description="instead of api_key: the file that holds it"),
     CredentialField(
         name="base_url", secret=False, description="address of the API, with or without /v1", pattern=r"^https?://.+"
     ),
-    CredentialField(name="preset", secret=False, description=f"instead of base_url: {', '.join(PRESETS)}"),
+    CredentialField(name="preset", secret=False, description=f"a provider known by name: {', '.join(PRESETS)}"),
+    CredentialField(name="region", secret=False, description="of the preset dashscope: intl (usual), us, cn"),
     CredentialField(name="organization", secret=False, description="sent as OpenAI-Organization"),
     CredentialField(name="http_referer", secret=False, description="sent as HTTP-Referer (OpenRouter's ranking)"),
     CredentialField(name="title", secret=False, description="sent as X-Title (OpenRouter's ranking)"),
@@ -34,18 +32,24 @@ FIELDS = (
     ),
 )
 
+_REFERENCES = ("api_key_env", "api_key_file")
 _HEADERS = {"organization": "OpenAI-Organization", "http_referer": "HTTP-Referer", "title": "X-Title"}
-_VERSION = re.compile(r"^v\d+[a-z0-9]*$")
+_TAIL = "/chat/completions"
+"""What people copy along with a base address."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One account's door. ``base`` has no trailing slash; ``headers`` hold the key."""
+    """One account's door. ``base`` has no trailing slash; ``headers`` hold the key, ``key`` is empty where none is."""
 
     base: str
     headers: dict[str, str]
     offer: str
     host: str
+    key: str = ""
+    unresolved: bool = False
+    """Only a reference to the key is here: good for describing, not for asking."""
     preset: str | None = None
+    known: Preset = Preset()
     models: frozenset[str] | None = None
     """The allow-list, or None when every model of the provider is served."""
     keeps_books: bool = False
@@ -58,103 +62,119 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.base}/chat/completions"
 
     @property
-    def models_url(self) -> str:
-        return f"{self.base}/models"
+    def embeddings_url(self) -> str:
+        return f"{self.base}/embeddings"
 
     @property
-    def balance_url(self) -> str | None:
+    def generations_url(self) -> str:
+        return f"{self.base}/images/generations"
+
+    @property
+    def edits_url(self) -> str:
+        return f"{self.base}/images/edits"
+
+    @property
+    def models_url(self) -> str:
+        return f"{self.base}/models" + (f"?{self.known.every_model}" if self.known.every_model else "")
+
+    @property
+    def points_url(self) -> str | None:
         """Where the points left can be read: beside the versioned part of Poe's API."""
-        if self.preset != "poe":
-            return None
-        return f"{self.base.rpartition('/')[0]}/usage/current_balance"
+        return f"{self._root}/usage/current_balance" if self.known.balance == "points" else None
 
     @property
     def books_url(self) -> str | None:
         """Where the history of points can be read: beside the balance of Poe, or of an address said to be like it."""
-        if self.preset != "poe" and not self.keeps_books:
+        if self.known.balance != "points" and not self.keeps_books:
             return None
-        return f"{self.base.rpartition('/')[0]}/usage/points_history"
+        return f"{self._root}/usage/points_history"
 
     @property
-    def check_url(self) -> str | None:
-        """Where a key is verified, for a provider whose list of models needs none."""
-        return f"{self.base}/key" if self.preset == "openrouter" else None
+    def key_url(self) -> str | None:
+        """OpenRouter's word on the key (good or not, its limit): its list of models is public."""
+        return f"{self.base}/key" if self.known.balance == "money" else None
+
+    @property
+    def credits_url(self) -> str:
+        """OpenRouter's word on what was paid in and used."""
+        return f"{self.base}/credits"
+
+    @property
+    def _root(self) -> str:
+        return self.base.rpartition("/")[0]
 
 
-def read_endpoint(credentials: Mapping[str, Any], presets: Mapping[str, str] = PRESETS) -> Endpoint:
+def read_endpoint(credentials: Mapping[str, Any], presets: Mapping[str, Preset] = PRESETS) -> Endpoint:
     """The endpoint that the credential document describes. Raises CredentialError naming the field."""
     clean = check_fields(FIELDS, credentials)
-    preset, address = clean.get("preset"), clean.get("base_url")
-    if (preset is None) == (address is None):
-        raise CredentialError("base_url", "give either 'base_url' or 'preset'")
-    if preset is not None and preset not in presets:
-        raise CredentialError("preset", f"unknown preset; known: {', '.join(presets)}")
-    base = normalise(presets[preset] if preset is not None else str(address))
-    if preset is None:
-        preset = next((name for name, known in presets.items() if normalise(known) == base), None)
-    key = clean["api_key"]
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise CredentialError("api_key", "'api_key' must be printable ASCII without spaces")
-    headers = {"Authorization": f"Bearer {key}", "User-Agent": f"poe-gateway/{__version__}"}
-    headers |= {header: clean[name] for name, header in _HEADERS.items() if name in clean}
+    base, preset = _address(clean, presets)
+    known = presets[preset] if preset is not None else Preset(keyless=True)
+    key, referred = _key(clean, keyless=known.keyless)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    headers["User-Agent"] = f"poe-gateway/{__version__}"
+    headers |= {header: _header(clean, name) for name, header in _HEADERS.items() if name in clean}
     if clean.get("books", "poe") != "poe":
         raise CredentialError("books", "'books' must be 'poe'")
-    models = _names(clean["models"]) if clean.get("models") else None
+    models = model_names(clean["models"]) if clean.get("models") else None
     return Endpoint(
         base=base,
         headers=headers,
-        offer=_offer(base, models),
-        host=_host(base),
+        offer=offer("openai_api", base, models),
+        host=host(base),
+        key=key,
+        unresolved=referred and not key,
         preset=preset,
+        known=known,
         models=models,
         keeps_books="books" in clean,
     )
 
 
-def normalise(address: str) -> str:
-    """``address`` as a base to which ``/chat/completions`` is added: ``/v1`` is supplied unless a version is there."""
+def _address(clean: Mapping[str, Any], presets: Mapping[str, Preset]) -> tuple[str, str | None]:
+    """Base address and the preset that it is of, if any."""
+    preset, address, region = clean.get("preset"), clean.get("base_url"), clean.get("region")
+    known = presets.get(preset) if preset is not None else None
+    if preset is not None and known is None:
+        raise CredentialError("preset", f"unknown preset; known: {', '.join(presets)}")
+    if region is not None and (known is None or region not in known.addresses):
+        regions = ", ".join(filter(None, known.addresses)) if known is not None else ""
+        raise CredentialError("region", f"unknown region; known: {regions}" if regions else "no regions are known here")
+    if address is not None:
+        if known is not None and not known.own_address:
+            raise CredentialError("base_url", "give either 'base_url' or 'preset'")
+        base = versioned(str(address), _TAIL)
+        return base, preset or _preset_of(base, presets)
+    if known is None:
+        raise CredentialError("base_url", "give either 'base_url' or 'preset'")
+    if not known.addresses:
+        raise CredentialError("base_url", f"'base_url' is required with the preset '{preset}'")
+    return versioned(known.addresses[region or ""], _TAIL), preset
+
+
+def _preset_of(base: str, presets: Mapping[str, Preset]) -> str | None:
+    def leads_here(known: Preset) -> bool:
+        return any(versioned(address, _TAIL) == base for address in known.addresses.values())
+
+    return next((name for name, known in presets.items() if leads_here(known)), None)
+
+
+def _key(clean: Mapping[str, Any], *, keyless: bool) -> tuple[str, bool]:
+    """The key, empty where it is not here, and whether the document refers to one."""
+    referred = [name for name in _REFERENCES if name in clean]
+    if len(referred) > 1:
+        raise CredentialError(referred[1], "give either 'api_key_env' or 'api_key_file'")
+    key = str(clean.get("api_key", ""))
+    if not key and not referred and not keyless:
+        raise CredentialError("api_key", "'api_key' is required")
+    if key and (not (key.isascii() and key.isprintable()) or " " in key):
+        raise CredentialError("api_key", "'api_key' must be printable ASCII without spaces")
+    return key, bool(referred)
+
+
+def _header(clean: Mapping[str, Any], name: str) -> str:
+    value = str(clean[name])
     try:
-        parts = urlsplit(address)
-        _ = parts.port
-    except ValueError:
-        raise CredentialError("base_url", "'base_url' is not an address") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise CredentialError("base_url", "'base_url' must be an http or https address with a host")
-    if parts.username is not None or parts.password is not None:
-        raise CredentialError("base_url", "'base_url' must not carry a user or password; use 'api_key'")
-    if parts.query or parts.fragment or any(c.isspace() for c in address):
-        raise CredentialError("base_url", "'base_url' must have no query, fragment or spaces")
-    path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    if not any(_VERSION.match(segment) for segment in path.split("/")):
-        path += "/v1"
-    return f"{parts.scheme}://{_netloc(parts)}{path}"
-
-
-def _netloc(parts: SplitResult) -> str:
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
-    standard = {"http": 80, "https": 443}[parts.scheme]
-    return host if parts.port in (None, standard) else f"{host}:{parts.port}"
-
-
-def _host(base: str) -> str:
-    return urlsplit(base).netloc
-
-
-def _offer(base: str, models: frozenset[str] | None) -> str:
-    """Accounts behind the same address with the same allow-list share an offer."""
-    parts = urlsplit(base)
-    offer = f"openai_api:{parts.netloc}"
-    if (parts.scheme, parts.path) != ("https", "/v1"):
-        offer += "/" + _digest(f"{parts.scheme}:{parts.path}")
-    return offer if models is None else f"{offer}+{_digest(chr(10).join(sorted(models)))}"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _names(models: list[Any]) -> frozenset[str]:
-    if not all(isinstance(name, str) and name.strip() for name in models):
-        raise CredentialError("models", "'models' must be a list of model names")
-    return frozenset(name.strip() for name in models)
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise CredentialError(name, f"'{name}' is not valid text") from None
+    return value

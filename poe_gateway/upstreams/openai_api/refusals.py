@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from poe_gateway.chat.request import Operation
 from poe_gateway.pool.outcome import (
     AdapterDrift,
     Challenged,
@@ -32,6 +33,8 @@ _DEAD_KEY = frozenset({"invalid_api_key", "account_deactivated", "authentication
 _LATE = frozenset({408, 504, 524})
 """A time-out somewhere behind the provider's door: the message may have been taken."""
 _RETRY = frozenset({409, 425})
+_NO_ROUTE = frozenset({404, 405, 501})
+_OFFERED: Mapping[Operation, str] = {"chat": "chats", "embed": "embeddings", "image": "pictures"}
 _CODE = re.compile(r"^[A-Za-z][A-Za-z0-9_.\-]{0,63}$")
 _DURATION = re.compile(r"^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?$")
 
@@ -76,7 +79,14 @@ def parse_body(body: bytes, secret: str) -> ErrorBody | None:
 
 
 def refusal(
-    status: int, headers: Mapping[str, str], body: bytes, *, model: str | None, secret: str, now: datetime
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    model: str | None,
+    secret: str,
+    now: datetime,
+    operation: Operation = "chat",
 ) -> tuple[Failure, Fate]:
     """The outcome of a response that is not 200, and the message's fate.
 
@@ -86,11 +96,16 @@ def refusal(
     if headers.get("cf-mitigated") == "challenge":
         return Challenged(detail=f"challenge instead of an answer (HTTP {status})"), Fate.NOT_SENT
     error = parse_body(body, secret)
-    outcome = _by_status(status, headers, error, model, now)
+    if operation != "chat" and status in _NO_ROUTE and error in (None, ErrorBody()):
+        public = f"The provider of this model offers no {_OFFERED[operation]} by this API."
+        return Rejected(public=public, code="unsupported_operation"), Fate.NOT_SENT
+    outcome = _of(operation, _by_status(status, headers, error, model, now))
     return outcome, Fate.UNKNOWN if status in _LATE else Fate.NOT_SENT
 
 
-def told_in_band(error: Any, *, model: str, secret: str, answered: bool) -> tuple[Failure, Fate]:
+def told_in_band(
+    error: Any, *, model: str, secret: str, answered: bool, operation: Operation = "chat"
+) -> tuple[Failure, Fate]:
     """The outcome of an error object inside a 200 stream. ``answered``: pieces of the answer had come before."""
     told = read_error(error, secret)
     outcome: Failure
@@ -105,7 +120,7 @@ def told_in_band(error: Any, *, model: str, secret: str, answered: bool) -> tupl
     else:
         outcome = Transient(detail=f"error within the stream: {_label(told)}", timeout=told.status in _LATE)
     refused = not answered and not isinstance(outcome, Transient)
-    return outcome, Fate.NOT_SENT if refused else Fate.ACCEPTED
+    return _of(operation, outcome), Fate.NOT_SENT if refused else Fate.ACCEPTED
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
@@ -127,6 +142,13 @@ def public_message(error: ErrorBody) -> str:
     if len(text) > MAX_PUBLIC:
         text = text[: MAX_PUBLIC - 1] + "…"
     return text or "The upstream refused the request."
+
+
+def _of(operation: Operation, outcome: Failure) -> Failure:
+    """Refused embeddings or pictures say nothing of the model: its chats may well be had."""
+    if operation != "chat" and isinstance(outcome, Rejected):
+        return msgspec.structs.replace(outcome, model=None)
+    return outcome
 
 
 def _by_status(

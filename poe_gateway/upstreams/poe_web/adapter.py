@@ -37,7 +37,9 @@ class PoeWeb:
     """
 
     name = "poe_web"
-    capabilities = Capabilities(balance=True, prewarm=True, sessions=True, images=True)
+    capabilities = Capabilities(
+        balance=True, prewarm=True, sessions=True, images=True, operations=frozenset({"chat", "image"})
+    )
     credential_fields = identity.FIELDS
 
     def __init__(

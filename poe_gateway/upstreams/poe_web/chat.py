@@ -11,11 +11,11 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
-from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured
+from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured, TextDelta
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.pool.outcome import AdapterDrift, Challenged, Depleted, RateLimited, Rejected, Transient, Unauthorized
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
-from poe_gateway.upstreams.poe_web import naming, outcomes, wire
+from poe_gateway.upstreams.poe_web import naming, outcomes, pictures, wire
 from poe_gateway.upstreams.poe_web.attachments import AttachmentError, File, decode_data_url
 from poe_gateway.upstreams.poe_web.connection import Connection
 from poe_gateway.upstreams.poe_web.frames import PushEvent, chat_number
@@ -47,6 +47,8 @@ class Exchange:
         self._bot = protocol.codename(model)
         self._handle = naming.handle_of(request.model, model, protocol)
         self._request = request
+        self._drawing = request.operation == "image"
+        """Only pictures are wanted: what the bot says about them is not told."""
         self._fetch_image = fetch_image
         self._options = connection.shared.options
         self._clock = connection.shared.clock
@@ -82,6 +84,8 @@ class Exchange:
             async with aclosing(self._read(box)) as answer:
                 async for event in answer:
                     yield event
+            for event in self._closing():
+                yield event
             yield Finished()
         finally:
             if sending:
@@ -288,13 +292,28 @@ class Exchange:
     def _checked(self, step: Callable[[], ChatEvent | None]) -> ChatEvent | None:
         """One step of the reply; a failure that ends it leaves nothing running."""
         try:
-            return step()
+            text = step()
+            return None if self._drawing else text
         except UpstreamFailure as failure:
             self._running = False
             if isinstance(failure.outcome, Depleted):
                 grant = self._connection.next_grant_at
                 raise UpstreamFailure(Depleted(grant, failure.outcome.detail), failure.fate) from None
             raise
+
+    def _closing(self) -> list[ChatEvent]:
+        """What an answer holds beside its text: its pictures where those are wanted, else all that hangs on it.
+
+        Raises UpstreamFailure when a picture is wanted and there is none: the bot does not draw, or would not.
+        """
+        text, attached = self._reply.text, self._reply.attachments
+        if not self._drawing:
+            appendix = pictures.appendix(text, attached)
+            return [TextDelta(appendix)] if appendix else []
+        made = pictures.made(text, attached)
+        if not made:
+            raise UpstreamFailure(pictures.no_picture(text), Fate.ACCEPTED)
+        return list(made)
 
     # ------------------------------------------------------------ the end
 

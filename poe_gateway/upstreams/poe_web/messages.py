@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from poe_gateway.upstreams.poe_web.frames import chat_number, number
+from poe_gateway.upstreams.poe_web.pictures import Attachment, attachments
 
 
 class Update(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +22,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True):
     followups: tuple[str, ...] = ()
     created: int = 0
     """Microseconds since 1970; 0 = not told."""
+    attachments: tuple[Attachment, ...] = ()
+    """Files that hang on the message and can be addressed."""
 
 
 class SendAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +71,7 @@ def update_of(node: Any) -> Update | None:
         state_text=_text(node.get("messageStateText")),
         followups=tuple(body for body in bodies if isinstance(body, str)),
         created=number(node.get("creationTime")) or 0,
+        attachments=attachments(node.get("attachments")),
     )
 
 

@@ -15,6 +15,7 @@ from poe_gateway.upstreams.poe_web.delta import GrowingText
 from poe_gateway.upstreams.poe_web.frames import MESSAGE_EVENTS, PushEvent
 from poe_gateway.upstreams.poe_web.messages import Update, cost_points, is_older, trigger_of, update_of
 from poe_gateway.upstreams.poe_web.outcomes import state_failure
+from poe_gateway.upstreams.poe_web.pictures import Attachment
 from poe_gateway.upstreams.poe_web.protocol import ProtocolData
 
 _CUT_OFF_AFTER = 2
@@ -30,6 +31,7 @@ class Reply:
         self._protocol = protocol
         self._finished = finished
         self._growing = GrowingText()
+        self._attachments: dict[str, Attachment] = {}
         self._ids: set[str] = set()
         self._job: str | None = None
         self._job_over = False
@@ -60,6 +62,11 @@ class Reply:
     def text(self) -> str:
         return self._growing.text
 
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """What hangs on the answer, in the order in which it was seen."""
+        return tuple(self._attachments.values())
+
     def moved(self) -> bool:
         """Whether anything was learned since the last call."""
         moved, self._moved = self._moved, False
@@ -80,6 +87,8 @@ class Reply:
                 self._take_job(event)
             case "jobCostUpdated":
                 self._take_cost(event)
+            case "messageAttachmentAdded":
+                self._take_attached(event)
             case kind if kind in MESSAGE_EVENTS:
                 known_only = event.chat_id is None or kind in ("messageTextUpdated", "messageStateUpdated")
                 return self.take(update_of(event.data), known_only=known_only)
@@ -109,7 +118,7 @@ class Reply:
             return None
         if known_only and (message_id is None or message_id != self.reply_id):
             return None
-        if update.text:
+        if update.text or update.attachments:
             self._sign_of_life(message_id)
         elif message_id is not None:
             self._ids.add(message_id)
@@ -136,6 +145,7 @@ class Reply:
             if failure is not None:
                 raise UpstreamFailure(failure, Fate.ACCEPTED)
         event = self._growing.advance(update.text) if update.text is not None else None
+        self._attach(update)
         if update.state is not None and self._protocol.states.get(update.state) == "done":
             self._complete(reread=reread)
         elif reread:
@@ -145,7 +155,7 @@ class Reply:
 
     def _complete(self, *, reread: bool) -> None:
         """The site calls the answer complete; an empty one is looked at again before it counts as failed."""
-        if self.text.strip():
+        if self.text.strip() or self._attachments:
             self.done, self.wants_reread = True, False
             return
         self.wants_reread = True
@@ -160,6 +170,16 @@ class Reply:
         self._stuck_rereads += 1
         if self._stuck_rereads >= _CUT_OFF_AFTER:
             raise UpstreamFailure(Transient("the answer was cut off"), Fate.ACCEPTED)
+
+    def _attach(self, update: Update) -> None:
+        self._attachments.update({attachment.url: attachment for attachment in update.attachments})
+
+    def _take_attached(self, event: PushEvent) -> None:
+        """Files may be told apart from the text; nothing but the message's id says whose they are."""
+        update = update_of(event.data)
+        if update is not None and update.attachments and update.message_id in self._ids:
+            self._sign_of_life(update.message_id)
+            self._attach(update)
 
     def _take_cancelled(self, event: PushEvent) -> None:
         update = update_of(event.data)

@@ -22,23 +22,22 @@ _LABELS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 
 def _said(message: Message) -> str:
     """The text of one turn, with tool calls appended where there are any."""
-    calls = message.extra.get("tool_calls")
-    if not calls:
+    if not message.tool_calls:
         return message.text
+    calls = [{"name": call.name, "arguments": call.arguments} for call in message.tool_calls]
     return "\n".join(filter(None, (message.text, orjson.dumps(calls).decode())))
 
 
 def _label(message: Message) -> str:
-    name = message.extra.get("name")
     label = _LABELS.get(message.role, "User")
-    return f"{label} ({name})" if isinstance(name, str) and name else label
+    return f"{label} ({message.name})" if message.name else label
 
 
 def fold(messages: Sequence[Message]) -> str:
     """The query for these turns; empty when they hold no text."""
     instructions = [message.text for message in messages if message.role == "system" and message.text]
     turns = [message for message in messages if message.role != "system"]
-    if len(turns) == 1 and turns[0].role == "user" and not turns[0].extra.get("name"):
+    if len(turns) == 1 and turns[0].role == "user" and not turns[0].name:
         return "\n\n".join([*instructions, turns[0].text]).strip("\n")
     labelled = [f"{_label(turn)}: {said}" for turn in turns if (said := _said(turn))]
     return "\n\n".join([*instructions, *labelled])

@@ -1,0 +1,42 @@
+"""An answer that no upstream gave: the fixed reply of a profile. Looks like a ``ChatStream`` to the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from poe_gateway.chat import estimate
+from poe_gateway.chat.events import ChatEvent, Finished, TextDelta
+from poe_gateway.chat.request import ChatRequest
+from poe_gateway.chat.usage import Usage
+from poe_gateway.dispatch.answer import Answer
+
+
+class CannedStream:
+    """The fixed reply. Costs nothing and holds nothing."""
+
+    attempt = None
+    charge = None
+
+    def __init__(self, request: ChatRequest, model: str, text: str, profile: str) -> None:
+        self.request = request
+        self.model = model
+        self.answer = Answer()
+        self.profile = profile
+        self.label = ""
+        self.tier: str | None = None
+        self.escalations = 0
+        self._text = text
+
+    async def events(self) -> AsyncGenerator[ChatEvent, None]:
+        """The text, then the end."""
+        for event in (TextDelta(self._text), Finished()):
+            self.answer.observe(event)
+            yield event
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+    def usage(self) -> Usage:
+        """Nothing was counted, for nobody was asked."""
+        prompt, completion = estimate.prompt_tokens(self.request), estimate.tokens(len(self._text))
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, counted="estimate")

@@ -1,0 +1,1 @@
+"""The way out: which addresses the gateway may connect to when somebody else named them."""

@@ -1,0 +1,68 @@
+"""Kept responses in MongoDB, on the database's clock. They expire by themselves.
+
+A document of ``responses``: ``{_id: the response's id, key_id, org, path: [ids], weight, sealed, kid, created_at,
+expires_at}``. What was said is in ``sealed`` only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bson import Binary
+
+from poe_gateway.conversations.kept import Kept
+from poe_gateway.storage import schema
+from poe_gateway.storage.client import Database, Document, guarded
+from poe_gateway.storage.leases import server_time
+
+_LARGE = 20.0
+"""Seconds for what may carry megabytes."""
+_SMALL = 256 * 1024
+_ALIVE: Document = {"$expr": {"$gt": ["$expires_at", "$$NOW"]}}
+
+
+class MongoKept:
+    """KeptStore. All methods raise StoreUnavailable."""
+
+    def __init__(self, db: Database) -> None:
+        self._responses = db[schema.RESPONSES]
+
+    async def put(self, kept: Kept, ttl: float) -> None:
+        fields: Document = {
+            "key_id": {"$literal": kept.key_id},
+            "org": {"$literal": kept.org},
+            "path": {"$literal": list(kept.path)},
+            "weight": {"$literal": kept.weight},
+            "sealed": {"$literal": Binary(kept.sealed)},
+            "kid": {"$literal": kept.kid},
+            "created_at": "$$NOW",
+            "expires_at": server_time(ttl),
+        }
+        with guarded(_LARGE if len(kept.sealed) > _SMALL else 5.0):
+            if kept.path:
+                # First, so that a conversation that is kept never has a part that goes before it does.
+                await self._responses.update_many(
+                    {"_id": {"$in": list(kept.path)}, "key_id": kept.key_id},
+                    [{"$set": {"expires_at": {"$max": ["$expires_at", server_time(ttl)]}}}],
+                )
+            await self._responses.update_one({"_id": kept.id}, [{"$set": fields}], upsert=True)
+
+    async def fetch(self, key_id: str, ids: Sequence[str]) -> dict[str, Kept]:
+        found: dict[str, Kept] = {}
+        with guarded(_LARGE if len(ids) > 1 else 5.0):
+            async for document in self._responses.find({"_id": {"$in": list(ids)}, "key_id": key_id, **_ALIVE}):
+                found[document["_id"]] = Kept(
+                    id=document["_id"],
+                    key_id=document["key_id"],
+                    org=document["org"],
+                    path=tuple(document["path"]),
+                    weight=document["weight"],
+                    sealed=bytes(document["sealed"]),
+                    kid=document["kid"],
+                )
+        return found
+
+    async def drop(self, key_id: str, response_id: str) -> bool:
+        with guarded():
+            result = await self._responses.delete_one({"_id": response_id, "key_id": key_id, **_ALIVE})
+        return result.deleted_count == 1
