@@ -73,7 +73,10 @@ def files_from(folder: Path | None) -> ReadFile:
     """Reads files whose relative paths start at ``folder``; only ordinary files of at most 64 KiB."""
 
     def read(path: str) -> str:
-        place = Path(path).expanduser() if folder is None else folder / Path(path).expanduser()
+        try:
+            place = (folder or Path()) / Path(path).expanduser()
+        except RuntimeError:
+            raise OSError(0, "nobody has such a home") from None
         if not place.is_file():
             place.stat()
             raise OSError(0, "it is not an ordinary file")

@@ -19,6 +19,12 @@ _LONG = 60.0
 """Seconds beyond which a client should not sit and wait: one of the SDKs would, for hours."""
 
 
+def request_ids(request_id: str, shape: Shape) -> Headers:
+    """The request's id, under the names that the dialect's clients know."""
+    told = request_id.encode()
+    return [(b"x-request-id", told), (b"request-id", told)] if shape == "anthropic" else [(b"x-request-id", told)]
+
+
 def error_object(
     error: GatewayError, metadata: Mapping[str, Any] | None = None, shape: Shape = "openai", request_id: str = ""
 ) -> dict[str, Any]:

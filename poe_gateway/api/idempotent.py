@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from poe_gateway.api.asgi import HotRoute, Receive, Scope, Send, address_of, header
 from poe_gateway.api.callers import caller
-from poe_gateway.api.errors import Headers, render, stream_error
+from poe_gateway.api.errors import Headers, render, request_ids, stream_error
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.dialect import Shape
@@ -37,7 +37,7 @@ _AGAIN = 2.0
 """Seconds after which a caller should ask again for an answer that another process is still making."""
 _SOON = 1.0
 """Seconds that a refusal waits for its key to be free, when the database is slow."""
-_OF_ITS_MOMENT = (b"x-ratelimit-", b"x-request-id")
+_OF_ITS_MOMENT = (b"x-ratelimit-", b"x-request-id", b"request-id")
 """Headers that say nothing about the answer itself and are not kept with it."""
 
 Message = MutableMapping[str, Any]
@@ -169,7 +169,7 @@ class Idempotent:
             told.error = error
             status, headers, body = render(error, None, self._shape, request_id)
             told.status = status
-            headers.append((b"x-request-id", request_id.encode()))
+            headers += request_ids(request_id, self._shape)
             if told.replayed:
                 headers.append((b"idempotent-replayed", b"true"))
             await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -313,7 +313,7 @@ class Idempotent:
         told.replayed = not (first and run.begun) and (run.begun or recording.status is not None)
         if recording.status is None:
             raise recording.error or GatewayError()
-        headers = recording.headers if not told.replayed else _replayed(recording.headers, request_id, run.request_id)
+        headers = recording.headers if not told.replayed else self._replayed(run, request_id)
         told.status = recording.status
         await send({"type": "http.response.start", "status": recording.status, "headers": headers})
         while True:
@@ -324,6 +324,15 @@ class Idempotent:
             if not more:
                 return
             follower.taken()
+
+    def _replayed(self, run: _Run, request_id: str) -> Headers:
+        """The answer's headers for somebody who did not cause it."""
+        return [
+            *(each for each in run.recording.headers if each[0] not in (b"x-request-id", b"request-id")),
+            *request_ids(request_id, self._shape),
+            (b"x-gateway-original-request-id", run.request_id.encode()),
+            (b"idempotent-replayed", b"true"),
+        ]
 
     def _patient(self, scope: Scope) -> float:
         """Seconds that a caller waits for others to begin their answer."""
@@ -402,14 +411,3 @@ def _key(given: list[bytes]) -> str:
         return parse_key(given[0].decode("latin-1"))
     except BadKey as error:
         raise InvalidRequest(str(error), param="Idempotency-Key") from None
-
-
-def _replayed(headers: Headers, request_id: str, original: str) -> Headers:
-    """The answer's headers for somebody who did not cause it."""
-    kept = [each for each in headers if each[0] != b"x-request-id"]
-    return [
-        *kept,
-        (b"x-request-id", request_id.encode()),
-        (b"x-gateway-original-request-id", original.encode()),
-        (b"idempotent-replayed", b"true"),
-    ]

@@ -91,6 +91,13 @@ class Bound(msgspec.Struct, frozen=True, tag=True):
     state: dict[str, Any]
 
 
+class Discarded(msgspec.Struct, frozen=True, tag=True):
+    """What one call of the upstream wrote, and what is not used: another call follows, or the answer fails. It is paid
+    all the same."""
+
+    text: str
+
+
 class Finished(msgspec.Struct, frozen=True, tag=True):
     """The answer is complete. Its absence means that the answer was cut off.
 
@@ -103,4 +110,4 @@ class Finished(msgspec.Struct, frozen=True, tag=True):
 
 Piece = TextDelta | TextReplaced | RefusalDelta | ReasoningDelta | ToolCallDelta | ImageMade | Embedded
 """What a caller sees."""
-ChatEvent = Piece | Measured | Bound | Finished
+ChatEvent = Piece | Measured | Bound | Discarded | Finished

@@ -12,6 +12,7 @@ from poe_gateway.errors import InvalidRequest
 Body = dict[str, Any]
 _decode = msgspec.json.Decoder().decode
 _LONGEST_NAME = 256
+_MOST_PAIRS = 16
 
 
 def document(raw: bytes | bytearray) -> Body:
@@ -73,7 +74,7 @@ def number(body: Body, name: str, *, where: str = "") -> float | int | None:
     value = body.get(name)
     if value is None:
         return None
-    if type(value) not in (int, float) or not math.isfinite(value) or abs(value) >= 2**63:
+    if type(value) not in (int, float) or abs(value) >= 2**63 or math.isnan(value):
         raise InvalidRequest(f"'{where}{name}' must be a number.", param=where + name)
     return value  # type: ignore[no-any-return]
 
@@ -81,3 +82,21 @@ def number(body: Body, name: str, *, where: str = "") -> float | int | None:
 def user(body: Body) -> str | None:
     """``user`` of OpenAI's dialects. Raises InvalidRequest."""
     return text(body, "user", most=512)
+
+
+def metadata(body: Body) -> dict[str, str]:
+    """``metadata`` of OpenAI's dialects: at most 16 pairs of texts. Raises InvalidRequest."""
+    value = body.get("metadata")
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequest("'metadata' must be an object of strings.", param="metadata")
+    if len(value) > _MOST_PAIRS:
+        raise InvalidRequest(f"'metadata' takes at most {_MOST_PAIRS} pairs.", param="metadata")
+    for key, entry in value.items():
+        if not isinstance(entry, str) or len(key) > 64 or len(entry) > 512:
+            raise InvalidRequest(
+                "'metadata' takes strings only: keys up to 64, values up to 512 characters.",
+                param=f"metadata.{key[:64]}",
+            )
+    return value

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import orjson
 
 from poe_gateway.chat.appending import Appender
@@ -23,6 +22,8 @@ from poe_gateway.chat.events import (
     TextReplaced,
     ToolCallDelta,
 )
+from poe_gateway.chat.fields import Body, document, metadata
+from poe_gateway.chat.fields import model as named
 from poe_gateway.chat.openai_tools import output_format, tool_calls, tool_choice, tools
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Part, Role, TextPart
 from poe_gateway.chat.sse import data_event, openai_error
@@ -54,25 +55,12 @@ _OWN = frozenset(
     }
 )
 _MESSAGE_OWN = frozenset({"role", "content", "tool_calls", "tool_call_id", "name"})
-_decode = msgspec.json.Decoder().decode
-
-Body = dict[str, Any]
 
 
 def parse(raw: bytes | bytearray) -> ChatRequest:
     """The request of a body. Raises InvalidRequest with ``param`` naming the culprit."""
-    try:
-        body = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
-        raise InvalidRequest(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object.")
-    model = body.get("model")
-    if not isinstance(model, str) or not model.strip() or len(model) > 256:
-        raise InvalidRequest("'model' is required: a string of 1 to 256 characters.", param="model")
+    body = document(raw)
+    model = named(body)
     entries = body.get("messages")
     if not isinstance(entries, list) or not entries:
         raise InvalidRequest("'messages' is required: a list with at least one message.", param="messages")
@@ -89,14 +77,14 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
             )
     offered = tools(body.get("tools"))
     return ChatRequest(
-        model=model.strip(),
+        model=model,
         messages=messages,
         stream=stream,
         include_usage=_include_usage(body, stream),
         session_id=session,
         session_explicit=explicit,
         parameters={key: value for key, value in body.items() if key not in _OWN and value is not None},
-        metadata=_metadata(body),
+        metadata=metadata(body),
         tools=offered,
         tool_choice=tool_choice(body.get("tool_choice"), offered),
         parallel_tool_calls=_flag(body, "parallel_tool_calls") if body.get("parallel_tool_calls") is not None else None,
@@ -122,21 +110,6 @@ def _include_usage(body: Body, stream: bool) -> bool:
     if not stream:
         raise InvalidRequest("'stream_options' goes only with 'stream': true.", param="stream_options")
     return _flag(options, "include_usage")
-
-
-def _metadata(body: Body) -> dict[str, str]:
-    value = body.get("metadata")
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidRequest("'metadata' must be an object of strings.", param="metadata")
-    for key, entry in value.items():
-        if not isinstance(entry, str) or len(key) > 64 or len(entry) > 512:
-            raise InvalidRequest(
-                "'metadata' takes strings only: keys up to 64, values up to 512 characters.",
-                param=f"metadata.{key[:64]}",
-            )
-    return value
 
 
 def _session(body: Body) -> tuple[str | None, bool]:

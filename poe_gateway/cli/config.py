@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 import tomli_w
 
+from poe_gateway.accounts.references import files_from
 from poe_gateway.routing.changes import changes
 from poe_gateway.routing.parse import RoutesError, missing, parse
 from poe_gateway.routing.table import Backend, Table
@@ -38,7 +39,7 @@ def check(path: Path | None) -> None:
         click.echo(f"note: {note}", err=True)
     options = _settings()
     holder = Lookup(options.config_file if options is not None else None)
-    for name in missing(table, holder, lambda text: _readable(file.parent / Path(text).expanduser())):
+    for name in missing(table, holder, lambda text: _readable(file.parent, text)):
         click.echo(f"warning: {name} should hold a key and does not", err=True)
     click.echo(f"{file}: {_counted(sources, table)}")
 
@@ -103,11 +104,10 @@ def _refuse(problems: Iterable[str]) -> NoReturn:
     raise SystemExit(1)
 
 
-def _readable(path: Path) -> bool:
+def _readable(folder: Path, name: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return bool(file.read(4096).strip())
-    except OSError:
+        return bool(files_from(folder)(name).strip())
+    except (OSError, ValueError):
         return False
 
 

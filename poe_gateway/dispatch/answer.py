@@ -10,6 +10,7 @@ import msgspec
 from poe_gateway.chat.events import (
     Bound,
     ChatEvent,
+    Discarded,
     Embedded,
     Finished,
     FinishReason,
@@ -40,6 +41,8 @@ class Answer(msgspec.Struct, kw_only=True):
     logprobs: list[dict[str, Any]] | None = None
     images: list[ImageMade] = []
     vectors: dict[int, tuple[float, ...]] = {}
+    discarded: list[str] = []
+    """What earlier calls of this attempt wrote in vain."""
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     prompt_reckoned: int | None = None
@@ -86,6 +89,8 @@ class Answer(msgspec.Struct, kw_only=True):
             self.images.append(event)
         elif isinstance(event, Embedded):
             self.vectors[event.index] = event.vector
+        elif isinstance(event, Discarded):
+            self.discarded.append(event.text)
 
     @property
     def text(self) -> str:
@@ -108,18 +113,26 @@ class Answer(msgspec.Struct, kw_only=True):
 
     @property
     def length(self) -> int:
-        """Characters that were produced: of texts of every kind, and of the names and arguments of tool calls."""
+        """Characters that were produced: of texts of every kind, be it in vain, and of the names and arguments of tool
+        calls."""
         functions = [function for call in self.tool_calls if isinstance(function := call.get("function"), dict)]
         parts = [each.get(name) for each in functions for name in ("name", "arguments")]
-        said = sum(map(len, self.refusals)) + sum(map(len, self.thoughts))
+        said = sum(map(len, (*self.refusals, *self.thoughts, *self.discarded)))
         return len(self.text) + said + sum(len(part) for part in parts if isinstance(part, str))
 
     def reckon(self, request: ChatRequest, count: Callable[[str], int]) -> None:
         """Count what the upstream did not tell. ``count``: tokens of a text."""
         if self.prompt_tokens is None and self.prompt_reckoned is None:
-            self.prompt_reckoned = prompt_tokens(request, count)
+            again = answer_tokens(self.discarded, (), count) if self.discarded else 0
+            self.prompt_reckoned = prompt_tokens(request, count) * self.rounds + again
         if self.completion_tokens is None:
-            self.completion_reckoned = answer_tokens((self.text, self.refusal, self.reasoning), self.calls, count)
+            texts = (self.text, self.refusal, self.reasoning, *self.discarded)
+            self.completion_reckoned = answer_tokens(texts, self.calls, count)
+
+    @property
+    def rounds(self) -> int:
+        """Calls of the upstream that were answered, at least one."""
+        return max(1, len(self.discarded) + (not self.empty))
 
     @property
     def counted(self) -> bool:

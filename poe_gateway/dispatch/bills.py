@@ -63,7 +63,7 @@ def is_paid(outcome: Outcome, fate: Fate | None, answer: Answer) -> bool:
     What was produced or counted is paid, whoever left; so is a message that the upstream probably has when the caller
     leaves. Of a message that failed and whose fate nobody knows the upstream's books will tell.
     """
-    if isinstance(outcome, Succeeded) or not answer.empty or answer.counted:
+    if isinstance(outcome, Succeeded) or not answer.empty or answer.counted or answer.discarded:
         return True
     return isinstance(outcome, Cancelled) and fate is not Fate.NOT_SENT
 
@@ -84,7 +84,7 @@ def used(answer: Answer, account: Account, rule: PriceRule | None, estimate: Est
     cached = min(answer.cached_tokens or 0, prompt)
     spent = answer.points
     if spent is None and account.metered:
-        spent = points
+        spent = points * answer.rounds
     told = answer.cost if figure(answer.cost) is not None else None
     usage = Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, points=spent, told=told)
     cost = price(rule, usage)

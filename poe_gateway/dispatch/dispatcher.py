@@ -156,6 +156,8 @@ class Dispatcher:
         self._prefixes = prefixes
         self._decided = decided
         self._selectors: dict[tuple[tuple[str, ...], ...], Selector] = {}
+        self._met: dict[tuple[frozenset[str], Selector], tuple[float, bool]] = {}
+        """Offers and selector -> until when it is known, and whether they have an account in common."""
 
     async def chat(
         self,
@@ -177,7 +179,7 @@ class Dispatcher:
             plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
             if not (trail.granted or _may_use(principal, leg, plan.model)):
                 allowed(principal, plan.model)
-            plan, fits = self._fitting(plan, request)
+            plan, fits = self._fitting(plan, request, self._selector(principal, leg.labels))
         except GatewayError as error:
             self.record(principal, request_id, leg, trail)
             if not trail.onward(error):
@@ -218,8 +220,10 @@ class Dispatcher:
             self._decide(journey, GatewayError.status, GatewayError.code)
             raise
 
-    def _fitting(self, plan: Plan, request: ChatRequest) -> tuple[Plan, dict[str, Fit]]:
+    def _fitting(self, plan: Plan, request: ChatRequest, selector: Selector) -> tuple[Plan, dict[str, Fit]]:
         """The offers that can do what is asked, at best without emulation, and how each provider is asked.
+
+        ``selector``: a provider of which it has no account does not keep others from emulating.
 
         Raises InvalidRequest when none can, UpstreamFailed when there is no adapter.
         """
@@ -235,6 +239,8 @@ class Dispatcher:
                 refusal = error
         if not fits:
             raise refusal or UpstreamFailed("Nothing here speaks to the accounts of this model.", code="no_adapter")
+        if len(fits) > 1 and selector is not EVERY:
+            fits = {name: each for name, each in fits.items() if self._meets(_of(plan.offers, name), selector)} or fits
         if len(fits) > 1:
             least = min(len(each.emulated) + len(each.dropped) for each in fits.values())
             fits = {name: each for name, each in fits.items() if len(each.emulated) + len(each.dropped) == least}
@@ -291,13 +297,28 @@ class Dispatcher:
         longest = self._policy.request_timeout
         return longest if request.timeout is None else min(longest, request.timeout)
 
-    def may(self, principal: Principal, leg: Leg) -> bool:
-        """Whether the key's models let it use this leg. Of a model that nobody serves now the walk will tell."""
+    def may(self, principal: Principal, leg: Leg, trail: Trail) -> bool:
+        """Whether the key may use the leg's model and any of its accounts. What nobody serves the walk will tell of."""
         try:
             plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
         except ModelNotFound:
             return True
-        return _may_use(principal, leg, plan.model)
+        if not (trail.granted or _may_use(principal, leg, plan.model)):
+            return False
+        if not (principal.providers or principal.labels or principal.without):
+            return True
+        return self._meets(plan.offers, self._selector(principal, leg.labels))
+
+    def _meets(self, offers: frozenset[str], selector: Selector) -> bool:
+        """Whether any account of these offers is the selector's, in service or not."""
+        now = self._clock.monotonic()
+        known = self._met.get((offers, selector))
+        if known is None or known[0] <= now:
+            if len(self._met) >= _SELECTORS:
+                self._met.clear()
+            meets = any(selector.matches(seat.account) for seat in self._broker.seats_in(offers))
+            known = self._met[offers, selector] = now + _KNOWN, meets
+        return known[1]
 
     def record(self, principal: Principal, request_id: str, leg: Leg, trail: Trail) -> Decision:
         """The record of the request, as far as it is known when a leg begins."""
@@ -710,7 +731,7 @@ class Dispatcher:
         ttft: float | None = None,
     ) -> None:
         lease = attempt.lease
-        if self._count is not None and not answer.empty:
+        if self._count is not None and (answer.discarded or not answer.empty):
             answer.reckon(journey.request, self._count)
         if journey.charge is not None:  # first: whatever became of the slot, what was spent is spent
             spent = self._clock.monotonic() - lease.taken
@@ -778,7 +799,13 @@ class Dispatcher:
 
 
 _SELECTORS = 1024
+_KNOWN = 5.0
+"""Seconds."""
 _MOMENT = 0.05
+
+
+def _of(offers: frozenset[str], provider: str) -> frozenset[str]:
+    return frozenset([offer for offer in offers if offer.partition(":")[0] == provider])
 
 
 def _may_use(principal: Principal, leg: Leg, model: str) -> bool:

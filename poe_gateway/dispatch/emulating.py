@@ -16,7 +16,7 @@ from poe_gateway.chat.emulation.plan import Emulation
 from poe_gateway.chat.emulation.reader import Ending, Reader
 from poe_gateway.chat.emulation.tally import Tally
 from poe_gateway.chat.emulation.validation import SchemaError
-from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured
+from poe_gateway.chat.events import Bound, ChatEvent, Discarded, Finished, Measured
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.pool.outcome import Rejected
 from poe_gateway.upstreams.base import AccountRef, Fate, Upstream, UpstreamFailure
@@ -59,6 +59,7 @@ class Emulated:
                 yield event
         ending = self._end(reader)
         if ending is not None and ending.problem:
+            yield Discarded(reader.text)
             self._ask_again(reader.text, ending.problem)
             reader = Reader(self._emulation, self._name_call, again=True, shown=reader.shown)
             async with aclosing(self._read_again(reader)) as answer:
@@ -66,6 +67,7 @@ class Emulated:
                     yield event
             ending = self._end(reader)
             if ending is not None and ending.problem and not self._is_enough():
+                yield Discarded(reader.text)
                 raise UpstreamFailure(unusable(ending.problem), Fate.ACCEPTED)
         if ending is None:  # cut off, as the lack of ``Finished`` says
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 
-from poe_gateway.chat.events import Bound, ChatEvent, Measured, ReasoningDelta
+from poe_gateway.chat.events import Bound, ChatEvent, Discarded, Measured, ReasoningDelta
 from poe_gateway.dispatch.answer import Answer
 from poe_gateway.dispatch.stream import close
 from poe_gateway.pool.outcome import Transient
@@ -77,7 +77,7 @@ class Opening:
     def _shows(self, event: ChatEvent) -> bool:
         if isinstance(event, ReasoningDelta):
             return bool(event.text)
-        return not (isinstance(event, Measured | Bound) or self._answer.empty)
+        return not (isinstance(event, Measured | Bound | Discarded) or self._answer.empty)
 
     @property
     def finished(self) -> bool:

@@ -94,8 +94,8 @@ class Router:
                 self._dispatcher.close(trail, 200, None)
                 status = 0
                 return CannedStream(request, request.model, course.reply, trail.profile)
-            if not trail.granted and len(course.legs) > 1:
-                course = self._permitted(course, principal)
+            if len(course.legs) > 1:
+                course = self._permitted(course, principal, trail)
             stream = await self._legs(course, principal, _prepared(request, course), request_id, waiting, trail)
             status = 0
             return stream
@@ -146,16 +146,17 @@ class Router:
         key = (profile.name, profile.requests_per_minute, principal.key_id)
         known = self._principals.get(key)
         if known is None or known[0] is not principal:
-            scope = Scope(kind="profile", id=profile.name, rates=Rates(requests_minute=profile.requests_per_minute))
+            name = profile.name.replace("%", "%25").replace("|", "%7C")  # which divides the ids of buckets
+            scope = Scope(kind="profile", id=name, rates=Rates(requests_minute=profile.requests_per_minute))
             known = principal, replace(principal, scopes=(*principal.scopes, scope))
             if len(self._principals) >= _PRINCIPALS:
                 self._principals.clear()
             self._principals[key] = known
         return known[1]
 
-    def _permitted(self, course: Course, principal: Principal) -> Course:
+    def _permitted(self, course: Course, principal: Principal, trail: Trail) -> Course:
         """The course without the legs that the key may not use; where it may use none the first one tells."""
-        legs = tuple([leg for leg in course.legs if self._dispatcher.may(principal, leg)])
+        legs = tuple([leg for leg in course.legs if self._dispatcher.may(principal, leg, trail)])
         return course if legs == course.legs else replace(course, legs=legs or course.legs[:1])
 
     async def _legs(

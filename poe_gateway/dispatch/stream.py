@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from poe_gateway.chat import estimate
-from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured
+from poe_gateway.chat.events import Bound, ChatEvent, Discarded, Finished, Measured
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.chat.usage import Counted, Usage
 from poe_gateway.dispatch.answer import Answer
@@ -42,7 +42,7 @@ async def close(source: AsyncGenerator[ChatEvent, None], pending: asyncio.Task[C
     await source.aclose()
 
 
-_UNSEEN = (Finished, Measured, Bound)
+_UNSEEN = (Finished, Measured, Bound, Discarded)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):

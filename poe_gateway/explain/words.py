@@ -150,7 +150,19 @@ def known(words: dict[str, str], word: str) -> str:
 def _asked(decision: Decision) -> str:
     who = decision.key_id or "Somebody"
     size = f" with a prompt of about {counted(decision.tokens, 'token')}" if decision.tokens else ""
-    return f"{who} asked for {decision.model or 'no model'}{size} at {decision.at:%Y-%m-%d %H:%M:%S} UTC."
+    name = decision.asked or decision.model or "no model"
+    return f"{who} asked for {name}{size} at {decision.at:%Y-%m-%d %H:%M:%S} UTC.{_routed(decision)}"
+
+
+def _routed(decision: Decision) -> str:
+    """Where the name led, if routing had a say."""
+    if not (decision.asked or decision.profile or decision.tier):
+        return ""
+    said = f" The classifier said '{decision.label}'." if decision.label else ""
+    left = f", after {counted(decision.escalations, 'place')} that could not answer" if decision.escalations else ""
+    tier = f" (tier {decision.tier})" if decision.tier else ""
+    profile = f" by the profile {decision.profile}" if decision.profile else ""
+    return f"{said} It was led{profile} to {decision.model}{tier}{left}."
 
 
 def _chosen(choice: Choice) -> list[str]:

@@ -78,6 +78,17 @@ class ImageFetcher:
         except (aiohttp.ClientError, OSError, ValueError):
             raise ImageRefused(_UNREACHABLE) from None
 
+    async def vet(self, url: str) -> None:
+        """Judge an address that somebody else will fetch from, without fetching. Raises ImageRefused.
+
+        Of those who fetch by themselves it is not known whether they judge again, nor what a name is to them.
+        """
+        self._judged(url)
+        try:
+            await self._guard.check(url)
+        except AddressRefused as refused:
+            raise ImageRefused(refused.public) from None
+
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:

@@ -89,9 +89,13 @@ def _profile_folder(path: Path, document: dict[str, Any], problems: list[str]) -
     named = gateway.get("profile_dir") if isinstance(gateway, dict) else None
     if not isinstance(named, str) or not named.strip():
         return path.parent / PROFILES
-    folder = path.parent / Path(named.strip()).expanduser()
-    if not folder.is_dir():
-        problems.append(f"{path}: gateway.profile_dir: there is no such folder")
+    try:
+        folder = path.parent / Path(named.strip()).expanduser()
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError):  # a name too long; nobody whose home it could be
+        folder = path.parent / PROFILES
+    problems.append(f"{path}: gateway.profile_dir: there is no such folder")
     return folder
 
 

@@ -76,6 +76,11 @@ def test_a_pipe_does_not_hold_the_gateway_up(tmp_path: Path) -> None:
         resolved({"api_key_file": "pipe"}, {}.get, files_from(tmp_path))
 
 
+def test_a_home_that_nobody_has_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(Unresolved, match="cannot be read: nobody has such a home"):
+        resolved({"api_key_file": "~no-such-user/key"}, {}.get, files_from(tmp_path))
+
+
 class Store:
     """Credentials that name their key."""
 

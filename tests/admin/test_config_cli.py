@@ -53,6 +53,8 @@ def test_check_warns_of_keys_that_are_missing_by_name(folder: Path) -> None:
     (folder / "secrets").mkdir()
     (folder / "secrets" / "f").write_text("the-key\n")
     assert "warning: f" not in run("check").stderr
+    (folder / "gateway.toml").write_text(LADDER + '[backends.f]\napi_key_file = "~no-such-user/f"')
+    assert "warning: f should hold a key and does not" in run("check").stderr
 
 
 def test_the_file_of_the_settings_is_the_usual_one(folder: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from poe_gateway.chat.events import (
     Bound,
+    Discarded,
     Finished,
     Measured,
     ReasoningDelta,
@@ -305,7 +306,8 @@ async def test_after_a_second_bad_call_the_words_stand() -> None:
 async def test_what_must_be_and_twice_is_not_fails_before_anything_was_shown(more: dict[str, Any]) -> None:
     upstream = Chat("It is sunny.", "I told you.")
     said = await ask(upstream, asking(**more))
-    assert said.events == [] and said.failure is not None and said.failure.fate is Fate.ACCEPTED
+    assert said.events == [Discarded("It is sunny."), Discarded("I told you.")], "paid, and not shown"
+    assert said.failure is not None and said.failure.fate is Fate.ACCEPTED
     outcome = said.failure.outcome
     assert isinstance(outcome, Rejected) and (outcome.status, outcome.code) == (502, "invalid_output")
     assert len(upstream.asked) == upstream.closed == 2
@@ -385,7 +387,7 @@ async def test_an_answer_at_its_limit_is_not_corrected() -> None:
 
 
 async def test_leaving_early_closes_the_upstream_at_once_in_either_call() -> None:
-    for scripts, steps in (((f"Look: {CALL}",), 1), ((BAD, (Measured(points=1), TextDelta(CALL), Finished())), 1)):
+    for scripts, steps in (((f"Look: {CALL}",), 1), ((BAD, (Measured(points=1), TextDelta(CALL), Finished())), 2)):
         upstream = Chat(*scripts)
         request = asking(tools=(WEATHER,))
         events = answered(fit(request, WORDS), upstream, REF, "m", request, None)

@@ -6,10 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from poe_gateway.api.v1.endpoint import _way
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.events import Bound
-from poe_gateway.chat.request import ChatRequest, Message, TextPart
+from poe_gateway.chat.request import ChatRequest, Message, OutputFormat, TextPart
 from poe_gateway.dispatch.dispatcher import WalkPolicy
 from poe_gateway.errors import Forbidden, InvalidRequest, Overloaded, UpstreamFailed, UpstreamTimeout
 from poe_gateway.pool.outcome import Transient
@@ -17,7 +19,7 @@ from poe_gateway.routing.catalog import Listing, Model
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
 from tests.unit.builders import NOON, account
 from tests.unit.test_router import GOOD, TABLE, House
-from tests.unit.walking import Part, Walk
+from tests.unit.walking import Part, Told, Walk
 
 
 def request(model: str = "auto", **more: Any) -> ChatRequest:
@@ -247,3 +249,70 @@ async def test_what_is_refused_before_it_is_routed_has_a_record_too() -> None:
         await house.ask("small", provider="nobody")
     told = [(each.model, each.status, each.error_code) for each in house.walk.decisions]
     assert told == [("cloud:huge", 403, "expert_required"), ("small", 400, "unknown_provider")]
+
+
+async def test_a_made_up_name_puts_nothing_else_into_the_headers() -> None:
+    house = House(mode="dispatch")
+    stream = await house.ask("mock:small\r\nx-made: up\u2028é€")
+    await stream.aclose()
+    told = dict(_way(stream))
+    assert told[b"x-gateway-model"] == "mock:small??x-made: up?é?".encode("latin-1")
+    assert told[b"x-gateway-profile"] == b"default"
+
+
+@pytest.mark.parametrize("bound", [{"labels": ("near",)}, {"without": ("far",)}], ids=str)
+@pytest.mark.parametrize("first", [["No."], [UpstreamFailure(Transient("down"))]], ids=["poor", "failed"])
+async def test_a_tier_without_any_account_for_the_key_is_left_out(bound: dict[str, Any], first: list[Part]) -> None:
+    """Else a short answer would turn into an error."""
+    house = House()
+    house.walk.upstream.rule = lambda who, asked: first
+    caller = Principal(key_id="key_2", name="two", **bound)
+    if first == ["No."]:
+        stream = await house.router.chat(caller, request(), "req_1")
+        assert (stream.answer.text, stream.tier) == ("No.", "local:small")
+        await stream.aclose()
+    else:
+        with pytest.raises(UpstreamFailed):
+            await house.router.chat(caller, request(), "req_1")
+    assert house.asked == ["near"]
+
+
+async def test_where_no_account_is_for_the_key_nothing_is_sent() -> None:
+    house = House()
+    with pytest.raises(Overloaded):
+        await house.router.chat(Principal(key_id="key_2", name="two", providers=("other",)), request(), "req_1")
+    assert house.asked == []
+
+
+@pytest.mark.parametrize("bound", [{"providers": ("mock",)}, {"labels": ("ours",)}, {"without": ("theirs",)}], ids=str)
+async def test_a_provider_that_is_not_the_keys_does_not_keep_its_own_from_emulating(bound: dict[str, Any]) -> None:
+    own = replace(account("own"), labels=("ours",))
+    other = replace(account("other"), provider="other", offer="other", labels=("theirs",))
+    walk = Walk(own, other)
+    able = Told()
+    walk.upstream.capabilities = replace(walk.upstream.capabilities, structured=False)
+    walk.upstream.rule = lambda who, asked: ['{"a": 1}']
+    walk.dispatcher._upstreams = {"mock": walk.upstream, "other": able}  # type: ignore[dict-item]
+    asked = request("m", output=OutputFormat(kind="json_object"))
+    stream = await walk.dispatcher.chat(Principal(key_id="key_2", name="two", **bound), asked, "req_1")
+    await stream.aclose()
+    assert (stream.attempt.lease.account.id, stream.attempt.fit.emulated) == ("own", ("response_format",))
+    stream = await walk.dispatcher.chat(Principal(key_id="key_1", name="one"), asked, "req_2")
+    await stream.aclose()
+    assert (stream.attempt.lease.account.id, stream.attempt.fit.emulated) == ("other", ())
+
+
+async def test_what_the_operator_adds_is_left_out_where_it_cannot_be_followed() -> None:
+    """The caller did not send it: it is not for him to take it back. What he sent is his."""
+    tiers = [{**TABLE["tiers"][0], "think": True}, *TABLE["tiers"][1:]]
+    house = House({**TABLE, "tiers": tiers, "profiles": {"default": {"mode": "dispatch"}}})
+    upstream = house.walk.upstream
+    upstream.capabilities = replace(upstream.capabilities, parameters=frozenset({"temperature"}))
+    caller = Principal(key_id="key_1", name="one")
+    stream = await house.router.chat(caller, request("local:small", parameters={"temperature": 0.5}), "req_1")
+    await stream.aclose()
+    assert stream.attempt is not None
+    assert stream.attempt.fit.dropped == ("reasoning_effort",)
+    assert upstream.asked[0][1].parameters == {"temperature": 0.5}
+    with pytest.raises(InvalidRequest, match="reasoning_effort"):
+        await house.router.chat(caller, request("local:small", parameters={"reasoning_effort": "medium"}), "req_2")

@@ -14,13 +14,15 @@ from msgspec.structs import replace
 
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.events import Measured
-from poe_gateway.chat.request import ChatRequest, Message, TextPart
+from poe_gateway.chat.request import ChatRequest, Message, OutputFormat, TextPart
+from poe_gateway.chat.tokens import prompt_tokens
 from poe_gateway.clock import Ids
 from poe_gateway.dispatch.dispatcher import WalkPolicy
 from poe_gateway.dispatch.router import Router
-from poe_gateway.errors import BudgetExceeded, GatewayError
+from poe_gateway.errors import BudgetExceeded, GatewayError, RateLimitExceeded
 from poe_gateway.limits.terms import Rates
 from poe_gateway.metering.pricelist import PriceDraft
+from poe_gateway.money import UNIT
 from poe_gateway.pool.outcome import Rejected, Transient
 from poe_gateway.routing.parse import parse
 from poe_gateway.telemetry.hub import Telemetry
@@ -245,3 +247,66 @@ async def test_a_day_that_turns_between_two_legs_does_not_hide_the_price_of_the_
         await house.answered(payer(dollars("0.03")))
     await house.booked()
     assert house.spent() == CENT
+
+
+# A repair is a second call of the same attempt.
+
+RULE = OutputFormat(kind="json_schema", name="n", schema={"type": "object", "required": ["a"]})
+ASKED = ChatRequest(model="small", messages=(Message("user", (TextPart("A word."),)),), output=RULE)
+
+
+async def repaired(tmp_path: Path, caller: Principal, *answers: list[Part]) -> House:
+    house = await House(tmp_path, "dispatch").start(PriceDraft(output=Decimal(1_000_000)))
+    house.dispatcher._count = len
+    house.upstream.capabilities = replace(house.upstream.capabilities, structured=False)
+    house.script(*answers)
+    try:
+        stream = await house.router.chat(caller, ASKED, "req_1")
+        async for _ in stream.events():
+            pass
+        await stream.aclose()
+    except GatewayError as error:
+        house.troubles.append(error.code or "")
+    return house
+
+
+async def test_what_was_told_of_both_calls_is_added(tmp_path: Path) -> None:
+    told = Measured(prompt_tokens=10, completion_tokens=4, points=5)
+    house = await repaired(tmp_path, payer(dollars("100000")), ["no", told], ['{"a":1}', told])
+    [row] = await house.booked()
+    assert (row["prompt_tokens"], row["completion_tokens"], row["points"]) == (20, 8, 10)
+    assert row["billed_cost"] == 8 * UNIT
+    assert house.troubles == []
+
+
+async def test_where_nothing_is_told_both_calls_count_all_the_same(tmp_path: Path) -> None:
+    house = await repaired(tmp_path, payer(dollars("100000")), ["not this"], ['{"a":1}'])
+    [row] = await house.booked()
+    once = prompt_tokens(ASKED, len)
+    assert (row["prompt_tokens"], row["completion_tokens"]) == (2 * once + 8, 8 + 7)
+
+
+@pytest.mark.parametrize("second", [["nor this"], [UpstreamFailure(Transient("x"))]], ids=["no better", "failed"])
+async def test_two_calls_in_vain_are_paid(tmp_path: Path, second: list[Part]) -> None:
+    """Nothing of them was shown, and nothing was told: the attempt has written something nevertheless."""
+    house = await repaired(tmp_path, payer(dollars("100000")), ["not this"], second, ['{"a":1}'])
+    row, *_ = await house.booked()
+    assert (row["status"], row["fate"]) == ("failed", "accepted")
+    assert row["completion_tokens"] >= 8
+    assert row["billed_cost"] == row["completion_tokens"] * UNIT
+
+
+@pytest.mark.parametrize("name", ["plain", "odd|name"])
+async def test_a_profiles_limit_counts_every_callers_requests_together(tmp_path: Path, name: str) -> None:
+    house = await House(tmp_path, "dispatch").start()
+    table = parse({**TABLE, "profiles": {name: {"mode": "dispatch", "classifier": "local:small", "rate_limit_rpm": 2}}})
+    house.router._table = lambda: table
+    asked = ChatRequest(model=name, messages=(Message("user", (TextPart("hi"),)),))
+    for caller in ("key_1", "key_2"):
+        stream = await house.router.chat(Principal(key_id=caller, name=caller), asked, f"req_{caller}")
+        async for _ in stream.events():
+            pass
+        await stream.aclose()
+    with pytest.raises(RateLimitExceeded, match="the routing profile"):
+        await house.router.chat(Principal(key_id="key_3", name="three"), asked, "req_3")
+    await house.booked()

@@ -314,3 +314,11 @@ def test_what_is_no_object_is_refused(raw: bytes) -> None:
     for dialect in (CHAT, GENERATE, EMBED, OLD_EMBED):
         with pytest.raises(InvalidRequest):
             dialect.parse(raw)
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "-1" + "0" * 400, "1e300"])
+def test_numbers_beyond_all_floats_are_refused(number: str) -> None:
+    raw = b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "options": {"top_k": %b}}' % number.encode()
+    with pytest.raises(InvalidRequest) as caught:
+        CHAT.parse(raw)
+    assert caught.value.param == "options.top_k"

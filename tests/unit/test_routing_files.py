@@ -62,9 +62,10 @@ def test_a_folder_of_profiles_that_is_named(folder: Path) -> None:
     sources = read_routes(folder / "gateway.toml")
     assert sorted(parse(sources.document).profiles) == ["auto", "other"]
     assert sources.folders[1] == folder / "elsewhere"
-    (folder / "conf.d" / "a.toml").write_text('[gateway]\nprofile_dir = "nowhere"\n')
-    (problem,) = problems(folder)
-    assert problem == f"{folder / 'gateway.toml'}: gateway.profile_dir: there is no such folder"
+    for named in ("nowhere", "~no-such-user/profiles", "x" * 5000, "a\\u0000b"):
+        (folder / "conf.d" / "a.toml").write_text(f'[gateway]\nprofile_dir = "{named}"\n')
+        (problem,) = problems(folder)
+        assert problem == f"{folder / 'gateway.toml'}: gateway.profile_dir: there is no such folder"
 
 
 def test_one_file_alone_is_enough(tmp_path: Path) -> None:

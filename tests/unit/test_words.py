@@ -52,6 +52,18 @@ Attempt 1 on acct_7 answered in 1.2 s, first piece after 0.3 s, for 35 points.
 The session was new.
 The caller got 200 after 1.3 s."""
 
+
+def test_where_a_name_led_is_told() -> None:
+    plain = in_words(request(status=200)).splitlines()[0]
+    assert plain.endswith("at 2026-05-20 10:31:07 UTC.")
+    routed = request(asked="hint:x", profile="a -> b", tier="cloud:big", label="hard", escalations=2, status=200)
+    assert in_words(routed).splitlines()[0] == (
+        "key_app asked for hint:x with a prompt of about 1,200 tokens at 2026-05-20 10:31:07 UTC. "
+        "The classifier said 'hard'. It was led by the profile a -> b to gpt-4o (tier cloud:big), "
+        "after 2 places that could not answer."
+    )
+
+
 QUEUED = request(
     choices=[
         Choice(

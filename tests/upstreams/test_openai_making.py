@@ -181,6 +181,29 @@ async def test_pictures_by_address_are_fetched_where_somebody_does(provider):
     await fetcher.close()
 
 
+@pytest.mark.parametrize("preset", [None, "vllm", "openai"])
+async def test_where_a_server_nearby_would_fetch_from_is_judged(provider, preset):
+    """Else it would be a way for callers into the network that it stands in."""
+    looking = Message("user", (TextPart("look"), ImagePart("http://[::ffff:10.0.0.1]/x.png")))
+    request = ChatRequest(model="m", messages=(looking,))
+    fetcher = ImageFetcher(Guard())
+    async with new_session() as session:
+        public = {"openai": provider.url} if preset == "openai" else {}
+        adapter = OpenAIAPI(session=session, clock=SystemClock(), images=fetcher, preset_urls=public)
+        address = {} if preset == "openai" else {"base_url": provider.url}
+        credentials = {"api_key": KEY, **address, **({"preset": preset} if preset else {})}
+        ref = AccountRef(id="a", name="a", offer="o", credentials=credentials)
+        if preset == "openai":  # it fetches from its own network
+            await anext(adapter.chat(ref, "m-1", request, None))
+            assert len(provider.seen) == 1
+        else:
+            with pytest.raises(UpstreamFailure) as caught:
+                await anext(adapter.chat(ref, "m-1", request, None))
+            assert caught.value.outcome.code == "invalid_image" and caught.value.fate is Fate.NOT_SENT
+            assert not provider.seen
+    await fetcher.close()
+
+
 @pytest.mark.parametrize(
     ("request_", "word"),
     [

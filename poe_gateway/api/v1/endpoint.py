@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from poe_gateway.api.asgi import Receive, Scope, Send, address_of, header
 from poe_gateway.api.callers import caller
-from poe_gateway.api.errors import Headers, render
+from poe_gateway.api.errors import Headers, render, request_ids
 from poe_gateway.api.limits import limit_headers
 from poe_gateway.api.sse import KeepAlive
 from poe_gateway.api.traffic import TrafficNotes
@@ -218,9 +218,7 @@ class Endpoint:
         return RequestTooLarge(f"The body is larger than {self._max_body} bytes.", code="body_too_large")
 
     def _ids_of(self, request_id: str) -> Headers:
-        """The request's id, under the names that the dialect's clients know."""
-        told = request_id.encode()
-        return [(b"x-request-id", told)] + ([(b"request-id", told)] if self._dialect.shape == "anthropic" else [])
+        return request_ids(request_id, self._dialect.shape)
 
     def _head(self, stream: Stream) -> Head:
         return Head(
@@ -295,11 +293,11 @@ class Endpoint:
                         await alive.send(chunk)
             except GatewayError as error:
                 told.error = error
-                await alive.send(writer.broken(error))
+                await alive.send(opening + writer.broken(error))
             except Exception as error:  # noqa: BLE001 - told in-band and to the operator
                 self._notice(error, request_id)
                 told.error = GatewayError()
-                await alive.send(writer.broken(told.error))
+                await alive.send(opening + writer.broken(told.error))
         await send({"type": "http.response.body", "body": b""})
 
     async def _refuse(self, error: GatewayError, send: Send, request_id: str, told: Told, line: Waiting) -> None:
@@ -377,7 +375,14 @@ def _way(stream: Stream) -> Headers:
         (b"x-gateway-class", stream.label),
         (b"x-gateway-escalations", str(stream.escalations)),
     )
-    return [(name, text.encode("latin-1", "replace")) for name, text in told if text]
+    return [(name, _word(text)) for name, text in told if text]
+
+
+def _word(text: str) -> bytes:
+    """As a header's value: a name may be the caller's own, with whatever is in it."""
+    if not text.isprintable():
+        text = "".join([c if c.isprintable() else "?" for c in text])
+    return text.encode("latin-1", "replace")
 
 
 def _wait_header(seconds: float) -> tuple[bytes, bytes]:

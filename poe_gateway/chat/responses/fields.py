@@ -8,24 +8,8 @@ from typing import Any
 import msgspec
 import orjson
 
+from poe_gateway.chat.fields import Body as Body
 from poe_gateway.errors import InvalidRequest
-
-Body = dict[str, Any]
-_decode = msgspec.json.Decoder().decode
-
-
-def decoded(raw: bytes | bytearray) -> Body:
-    """The object of a body."""
-    try:
-        body = _decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error) if isinstance(error, msgspec.DecodeError) else "not UTF-8"
-        raise InvalidRequest(f"The body is not valid JSON: {reason}.", code="invalid_json") from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.", code="invalid_json") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("The body must be a JSON object.")
-    return body
 
 
 def flag(body: Body, name: str) -> bool | None:

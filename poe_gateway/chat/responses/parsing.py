@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from poe_gateway.chat.fields import document, metadata
 from poe_gateway.chat.request import ChatRequest, Message, TextPart, ToolChoice
 from poe_gateway.chat.responses.echo import Echo
 from poe_gateway.chat.responses.fields import (
     Body,
     count,
-    decoded,
     flag,
     fragment,
     group,
@@ -93,7 +93,7 @@ _OWN = frozenset(
 
 def parse(raw: bytes | bytearray) -> ChatRequest:
     """The request of a body. Raises InvalidRequest with ``param`` naming the culprit."""
-    body = decoded(raw)
+    body = document(raw)
     _refuse(body)
     model = body.get("model")
     if not isinstance(model, str) or not model.strip() or len(model) > 256:
@@ -184,7 +184,7 @@ def _echo(body: Body, form: TextForm, thinking: Reasoning, parameters: dict[str,
         "instructions": instructions,
         "max_output_tokens": parameters.get("max_tokens"),
         "max_tool_calls": count(body, "max_tool_calls", 1, _MOST_TOKENS),
-        "metadata": _metadata(body),
+        "metadata": metadata(body),
         "parallel_tool_calls": True if together is None else together,
         "previous_response_id": previous,
         "prompt_cache_key": text(body, "prompt_cache_key", 1024),
@@ -208,19 +208,6 @@ def _echo(body: Body, form: TextForm, thinking: Reasoning, parameters: dict[str,
         instructed=instructions is not None,
         summary=thinking.summary is not None,
     )
-
-
-def _metadata(body: Body) -> dict[str, str]:
-    value = group(body, "metadata")
-    if len(value) > 16:
-        raise InvalidRequest("'metadata' takes at most 16 pairs.", param="metadata")
-    for key, entry in value.items():
-        if not isinstance(entry, str) or len(key) > 64 or len(entry) > 512:
-            raise InvalidRequest(
-                "'metadata' takes strings only: keys up to 64, values up to 512 characters.",
-                param=f"metadata.{key[:64]}",
-            )
-    return value
 
 
 def _session(body: Body) -> tuple[str | None, bool]:

@@ -5,7 +5,6 @@ A message is sent once; ``upstreams.transport`` tells what becomes of it when th
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
@@ -16,7 +15,7 @@ import orjson
 from poe_gateway.chat.events import ChatEvent, Finished
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
-from poe_gateway.pool.outcome import AdapterDrift, Failure, Rejected, Transient, Unauthorized
+from poe_gateway.pool.outcome import AdapterDrift, Rejected, Unauthorized
 from poe_gateway.upstreams.anthropic_api.answers import Drift, InBandError, Reader
 from poe_gateway.upstreams.anthropic_api.asking import PARAMETERS, NotAskable, messages_body
 from poe_gateway.upstreams.anthropic_api.catalogue import Listing
@@ -31,13 +30,11 @@ from poe_gateway.upstreams.base import (
     Reading,
     UpstreamFailure,
 )
-from poe_gateway.upstreams.sse import SSEParser, TooLong
+from poe_gateway.upstreams.streamed import data_of, verdict
 from poe_gateway.upstreams.transport import beginning, exchange
 
 _MAX_ERROR = 64 * 1024
 _MAX_LIST = 16 * 1024 * 1024
-_TAIL_SECONDS = 10.0
-"""How long ``message_stop`` is waited for once the answer is complete."""
 
 
 class AnthropicAPI:
@@ -83,13 +80,13 @@ class AnthropicAPI:
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
         async with self._open("POST", endpoint, endpoint.messages_url, headers, self._streaming, model, body) as answer:
             await _check(answer, endpoint, model)
-            async with aclosing(_data(answer, reader)) as stream:
+            async with aclosing(data_of(answer, reader)) as stream:
                 async for data in stream:
                     for event in _understood(reader, data, model, endpoint.key):
                         yield event
                     if reader.done:
                         break
-        if (wrong := _verdict(reader)) is not None:
+        if (wrong := verdict(reader)) is not None:
             raise UpstreamFailure(wrong, Fate.ACCEPTED)
         yield reader.usage
         yield Finished(reader.reason, reader.stop_sequence)
@@ -196,35 +193,3 @@ def _understood(reader: Reader, data: str, model: str, secret: str) -> list[Chat
     except Drift as drift:
         failed = AdapterDrift(detail=str(drift)), Fate.ACCEPTED
     raise UpstreamFailure(*failed)
-
-
-def _verdict(reader: Reader) -> Failure | None:
-    """What is wrong with an answer that came to its end."""
-    if not reader.complete:
-        if not reader.understood:
-            return AdapterDrift(detail="the stream held nothing known")
-        return Transient(detail="the answer was cut off")
-    if reader.empty:
-        return Transient(detail="the answer was empty")
-    return None
-
-
-async def _data(response: aiohttp.ClientResponse, reader: Reader) -> AsyncGenerator[str, None]:
-    """The data of every event. Once the answer is complete, a break or a long silence just ends it."""
-    parser = SSEParser()
-    try:
-        while True:
-            limit = _TAIL_SECONDS if reader.complete else None
-            try:
-                async with asyncio.timeout(limit):
-                    chunk = await response.content.readany()
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                if reader.complete:
-                    return
-                raise
-            for event in parser.feed(chunk) if chunk else parser.close():
-                yield event.data
-            if not chunk:
-                return
-    except TooLong as error:
-        raise UpstreamFailure(AdapterDrift(detail=str(error)), Fate.ACCEPTED) from None

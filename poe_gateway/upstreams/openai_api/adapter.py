@@ -36,7 +36,7 @@ from poe_gateway.upstreams.openai_api.endpoint import FIELDS, Endpoint, read_end
 from poe_gateway.upstreams.openai_api.exchange import Exchange
 from poe_gateway.upstreams.openai_api.figures import plain
 from poe_gateway.upstreams.openai_api.history import History
-from poe_gateway.upstreams.openai_api.making import json_body, made
+from poe_gateway.upstreams.openai_api.making import json_body, made, vet_pictures
 from poe_gateway.upstreams.openai_api.presets import presets_with
 
 T = TypeVar("T")
@@ -46,8 +46,9 @@ class OpenAIAPI:
     """Implements ``Upstream``. ``session`` belongs to the caller and is not closed here.
 
     ``preset_urls`` replaces addresses of presets (tests). ``images`` fetches pictures that are to be edited and come
-    by address; None: they are refused. ``idle_timeout``: seconds without a byte until an answer
-    counts as dead; ``small_timeout``: seconds for the list of models and the balance.
+    by address (None: they are refused), and judges addresses that a server nearby would fetch from.
+    ``idle_timeout``: seconds without a byte until an answer counts as dead; ``small_timeout``: seconds for the list
+    of models and the balance.
     """
 
     name = "openai_api"
@@ -96,6 +97,8 @@ class OpenAIAPI:
             for event in await made(self._exchange, endpoint, model, request, self._images):
                 yield event
             return
+        if endpoint.nearby and self._images is not None:
+            await vet_pictures(request, self._images)
         body = json_body(lambda: chat_body(request, model))
         async with (
             self._exchange.post(endpoint, endpoint.chat_url, body, model=model, accept="text/event-stream") as response,
