@@ -210,7 +210,6 @@ class Gateway:
 
     async def _open(self) -> None:
         settings, clock, ids = self.settings, self.clock, self.ids
-        self.tokenizer.load()
         vault = Vault(tuple(key.get_secret_value() for key in settings.vault.keys))
         uri = await self._mongo_uri()
         client = connect(uri)
@@ -364,6 +363,7 @@ class Gateway:
         )
         self.catalog.replace(await self.listings.load())
         broker.accept(await accounts.load())
+        self._load_tokenizer()
         self._doorbell = Doorbell(db)
         self._closers.append(self._doorbell.close)
         self._keep_running("grants", keeper.run)
@@ -386,6 +386,12 @@ class Gateway:
             await self._ensure_demo_pool(MongoLeases(db))
         await self.desk.retire_demo(even_alone=not settings.serve.demo_pool)
         self._keep_running("scheduler", self._scheduler(db, vault).run)
+
+    def _load_tokenizer(self) -> None:
+        """Before the first request, where accounts are that do not tell tokens: it takes a moment, and memory."""
+        providers = {seat.account.provider for seat in self.broker.seats.values()}
+        if any(name in providers and not each.capabilities.tells_tokens for name, each in self.upstreams.items()):
+            self.tokenizer.load()
 
     def _routes_folder(self) -> Path | None:
         """Where relative paths of the routing file begin."""

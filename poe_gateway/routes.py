@@ -37,6 +37,8 @@ from poe_gateway.telemetry.hub import Telemetry
 
 _EVERY = 2.0
 """Seconds between two looks at the files."""
+_SETTLED = 0.25
+"""Seconds for which a changed file must stay as it is: an editor that empties it before it writes is not halfway."""
 _WHOLE = 15
 """Looks after which the files are read whatever their dates say."""
 _GRACE = 15.0
@@ -163,13 +165,25 @@ class Routes:
                 async with asyncio.timeout(_EVERY):
                     await self._asked.wait()
             looks += 1
-            if self._asked.is_set() or looks % _WHOLE == 0 or await asyncio.to_thread(self._look) != self._stamp:
+            if self._asked.is_set() or looks % _WHOLE == 0 or await self._has_changed():
                 self._asked.clear()
                 with suppress(RoutesRefused, StoreUnavailable):  # told; the next look tries again
                     await self._bring()
             if self._due is not None and self._clock.monotonic() >= self._due:
                 with suppress(StoreUnavailable):
                     await self._retire()
+
+    async def _has_changed(self) -> bool:
+        """Whether the files are others than those in force, and nobody is writing; else the next look tells."""
+        if await asyncio.to_thread(self._look) == self._stamp:
+            return False
+        before = await asyncio.to_thread(self._states)
+        await asyncio.sleep(_SETTLED)
+        return await asyncio.to_thread(self._states) == before
+
+    def _states(self) -> list[tuple[str, int, int, int]]:
+        """Of the files alone: a folder's date changes with every other file in it."""
+        return [_state(file) for file in dict.fromkeys((self._path, *self.files)) if file is not None]
 
     async def _bring(self, *, first: bool = False) -> None:
         async with self._turn:

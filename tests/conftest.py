@@ -1,5 +1,11 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures that every test may ask for, and how properties are tried."""
+
+from hypothesis import settings
 
 from tests.support.mongod import db_name, mongo_uri, standalone_mongo_uri
 
 __all__ = ["db_name", "mongo_uri", "standalone_mongo_uri"]
+
+# No test is about time: how long a case takes depends on what else the machine does.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")

@@ -13,6 +13,8 @@ Body = dict[str, Any]
 _decode = msgspec.json.Decoder().decode
 _LONGEST_NAME = 256
 _MOST_PAIRS = 16
+MOST_TURNS = 10_000
+"""Messages of one request, or items; each costs work before anything else is known of the request."""
 
 
 def document(raw: bytes | bytearray) -> Body:

@@ -22,7 +22,7 @@ from poe_gateway.chat.events import (
     TextReplaced,
     ToolCallDelta,
 )
-from poe_gateway.chat.fields import Body, document, metadata
+from poe_gateway.chat.fields import MOST_TURNS, Body, document, metadata
 from poe_gateway.chat.fields import model as named
 from poe_gateway.chat.openai_tools import output_format, tool_calls, tool_choice, tools
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Part, Role, TextPart
@@ -64,6 +64,8 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
     entries = body.get("messages")
     if not isinstance(entries, list) or not entries:
         raise InvalidRequest("'messages' is required: a list with at least one message.", param="messages")
+    if len(entries) > MOST_TURNS:
+        raise InvalidRequest(f"'messages' takes at most {MOST_TURNS} messages.", param="messages")
     messages = tuple([_message(entry, place) for place, entry in enumerate(entries)])
     stream = _flag(body, "stream")
     choices = body.get("n")

@@ -143,14 +143,15 @@ def _offer(request: ChatRequest) -> Offer | None:
 
 def _check_schemas(offer: Offer | None, output: OutputFormat | None) -> None:
     """What the answer will be checked by must be fit for it. Raises InvalidRequest."""
+    patterns: set[str] = set()
     try:
         for tool in offer.callable if offer is not None else ():
             where, param = f"The parameters of the tool '{tool.name}'", "tools"
             if tool.parameters is not None:
-                schemas.check(tool.parameters)
+                schemas.check(tool.parameters, patterns)
         where, param = "The schema of 'response_format'", "response_format"
         if output is not None and output.schema is not None:
-            schemas.check(output.schema)
+            schemas.check(output.schema, patterns)
     except SchemaError as error:
         raise InvalidRequest(f"{where} cannot be used: {error}.", code="invalid_schema", param=param) from None
 

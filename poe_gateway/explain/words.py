@@ -77,6 +77,7 @@ SCOPES = {
 
 WITHHELD = {
     "one_request": "one request alone may not change several accounts",
+    "again": "this request had failed there before, and counts once",
     "incident": "many accounts fail together, so it is none of them",
     "quarantined": "the request itself is under suspicion",
     "fenced": "this process had lost the slot in the meantime",

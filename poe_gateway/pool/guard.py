@@ -103,7 +103,7 @@ class Guard:
             return Verdict(applies=True, scope=Scope.ADAPTER)
         verdict = self._charge(report, now)
         if report.again and verdict.applies and isinstance(outcome, Transient):
-            verdict = replace(verdict, applies=False, withheld="one_request")
+            verdict = replace(verdict, applies=False, withheld="again")
         if verdict.applies and finding.failure is not None:
             finding.failure.applied = True
         if not verdict.stop and self._incidents.open_for(report.offer, report.model) is not None:

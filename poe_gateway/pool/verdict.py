@@ -111,7 +111,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     """A ``Scope``, or ``request``."""
     withheld: str = ""
-    """Why it may not: ``one_request``, ``incident`` or ``quarantined``."""
+    """Why it may not: ``one_request``, ``again``, ``incident`` or ``quarantined``."""
     hold: float = 0.0
     """Seconds during which the account is not chosen although its state is unchanged."""
     confirmed: tuple[Report, ...] = ()

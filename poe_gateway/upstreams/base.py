@@ -118,6 +118,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Takes tools and answers with calls; else they are emulated by the prompt."""
     structured: bool = False
     """Holds the answer to a form (JSON, a schema); else that is emulated by the prompt."""
+    tells_tokens: bool = False
+    """Its answers tell how many tokens they took, as a rule; else they are counted here."""
     json_mode: bool = True
     """With ``structured``: also without a schema (any JSON object)."""
     parameters: frozenset[str] | None = frozenset()

@@ -37,7 +37,7 @@ def build_upstreams(
     adapters: list[Upstream] = [
         MockUpstream(ids=ids),
         OpenAIAPI(session=session, clock=clock, preset_urls=preset_urls, images=images),
-        AnthropicAPI(session=session, clock=clock),
+        AnthropicAPI(session=session, clock=clock, images=images),
         PoeWeb(
             session=session,
             clock=clock,

@@ -235,6 +235,26 @@ async def test_a_changed_file_comes_into_force_by_itself(
             await ground.until(lambda: ground.routes.table.digest == before.digest)
 
 
+async def test_a_file_that_is_being_written_is_left_alone(
+    ground: Ground, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Empty, as some editors leave it for a moment, it would be a table without any name."""
+    ground.write(first(provider))
+    await ground.routes.start()
+    seen = {ground.routes.table.digest}
+    monkeypatch.setattr(poe_gateway.routes, "_SETTLED", 1.5)
+    async with watching(ground, monkeypatch):
+        text = first(provider).replace("hint:fast", "hint:faster")
+        for length in range(0, len(text), len(text) // 8):
+            ground.path.write_text(text[:length])
+            for _ in range(10):
+                await asyncio.sleep(0.01)
+                seen.add(ground.routes.table.digest)
+        assert len(seen) == 1 and not ground.routes.problems
+        ground.path.write_text(text)
+        await ground.until(lambda: "hint:faster" in ground.routes.table.aliases)
+
+
 async def test_a_changed_key_comes_into_force_by_itself(
     ground: Ground, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,7 @@ def test_fifty_accounts_two_workers_two_hundred_calls(poe: Any) -> None:
     shown = {email: site.control("GET", f"/accounts/{email}")["stats"] for email in emails}
     assert stats["max_concurrent"] <= 60
     assert max(each["max_concurrent"] for each in shown.values()) <= 2
-    assert all(each["after_challenge"] == [] for each in shown.values())
+    assert {email: each["after_challenge"] for email, each in shown.items() if each["after_challenge"]} == {}
     assert all(each["telemetry"] == 0 for each in shown.values())
     assert sum(each["sends_accepted"] for each in shown.values()) >= 200
     assert all(each["duplicate_nonces"] == 0 for each in shown.values())

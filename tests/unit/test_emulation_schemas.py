@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -123,14 +124,35 @@ def test_a_few_short_sentences_are_told() -> None:
         (doubling(40), 1),
         ({"items": {"enum": list(range(5000))}}, [4999] * 5000),
         ({"items": {"properties": {str(n): {} for n in range(5000)}}}, [{}] * 5000),
-        ({"patternProperties": {str(n): {} for n in range(300)}}, {str(n): 1 for n in range(300)}),
+        ({"patternProperties": {str(n): {} for n in range(100)}}, {str(n): 1 for n in range(900)}),
+        ({"allOf": [{"pattern": "^(a|b)*$"}] * 900}, "ab" * 50_000),
+        ({"allOf": [{"uniqueItems": True}] * 3000}, list(range(30_000))),
+        ({"anyOf": [{"anyOf": [{"type": "string"}] * 50}] * 50}, {"x": ["y" * 1000] * 1000}),
     ],
-    ids=["itself", "itself in a choice", "doubling", "choices", "properties", "patterns"],
+    ids=["itself", "itself in a choice", "doubling", "choices", "properties", "patterns", "text", "items", "faults"],
 )
 def test_work_without_end_is_given_up(schema: dict[str, Any], value: Any) -> None:
     schemas.check(schema)
+    began = time.process_time()
     with pytest.raises(SchemaError, match="too long"):
         faults(schema, value)
+    assert time.process_time() - began < 2.0
+
+
+def test_a_long_answer_of_an_ordinary_form_is_not_too_much() -> None:
+    row = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]}
+    assert faults({"type": "array", "items": row}, [{"a": "text " * 40, "b": 1}] * 2000) == []
+
+
+def test_a_request_has_so_many_patterns_at_most() -> None:
+    """Each is compiled before the request goes anywhere."""
+    seen: set[str] = set()
+    for number in range(2):
+        schemas.check({"allOf": [{"pattern": f"a{number}{each}"} for each in range(64)] * 2}, seen)
+    with pytest.raises(SchemaError, match="more than 128"):
+        schemas.check({"pattern": "one more"}, seen)
+    with pytest.raises(SchemaError, match="too large"):
+        schemas.check({"pattern": "a" * 5000})
 
 
 def test_many_items_are_compared_in_no_time() -> None:

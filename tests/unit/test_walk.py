@@ -413,7 +413,7 @@ async def test_one_request_that_is_tried_again_at_one_account_is_one_failure() -
         assert len(walk.upstream.asked) == 3 * number
         assert walk.broker.seats["a"].account.error_count == number
         assert walk.states() == {"a": "active"}
-    assert [each.withheld for each in walk.decisions[0].tries] == ["", "one_request", "one_request"]
+    assert [each.withheld for each in walk.decisions[0].tries] == ["", "again", "again"]
     with pytest.raises(UpstreamFailed):
         await walk.ask("question 3")
     assert walk.states() == {"a": "cooldown"}

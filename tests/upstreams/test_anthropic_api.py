@@ -29,6 +29,8 @@ from poe_gateway.chat.request import (
 from poe_gateway.chat.usage import Usage
 from poe_gateway.clock import SystemClock
 from poe_gateway.dispatch.answer import Answer
+from poe_gateway.outbound.fetch import ImageFetcher
+from poe_gateway.outbound.guard import Guard
 from poe_gateway.pool.outcome import (
     AdapterDrift,
     Challenged,
@@ -684,3 +686,17 @@ def test_no_secret_in_what_is_shown():
     ref = account("https://h.example")
     assert KEY not in repr(adapter.describe(ref.credentials)) + repr(ref) + repr(adapter)
     assert KEY not in repr(adapter._endpoint(ref))
+
+
+async def test_where_a_server_of_ones_own_would_fetch_from_is_judged(site):
+    """Else it would be a way for callers into the network that it stands in."""
+    looking = Message("user", (TextPart("look"), ImagePart("http://[::ffff:10.0.0.1]/x.png")))
+    fetcher = ImageFetcher(Guard())
+    async with new_session() as session:
+        adapter = AnthropicAPI(session=session, clock=SystemClock(), images=fetcher)
+        ref = AccountRef(id="a", name="a", offer="o", credentials={"api_key": KEY, "base_url": site.url})
+        with pytest.raises(UpstreamFailure) as caught:
+            await anext(adapter.chat(ref, "m", ChatRequest(model="m", messages=(looking,)), None))
+    assert caught.value.outcome.code == "invalid_image" and caught.value.fate is Fate.NOT_SENT
+    assert not site.seen
+    await fetcher.close()

@@ -340,6 +340,8 @@ class Endpoint:
         )
 
 
+_LONGEST_PATIENCE = 86_400.0
+"""Seconds; the gateway's own limit is shorter."""
 _NEVER = 1e9
 """Seconds: no comments may stand in such a stream."""
 
@@ -409,6 +411,6 @@ def _with_headers(request: ChatRequest, scope: Scope) -> ChatRequest:
         seconds = float(timeout)
     except ValueError:
         seconds = -1.0
-    if not 0 < seconds < 86_400:
+    if not seconds > 0:  # NaN is refused as well
         raise InvalidRequest("'X-Timeout' must be a positive number of seconds.", param="X-Timeout")
-    return replace(request, timeout=seconds)
+    return replace(request, timeout=min(seconds, _LONGEST_PATIENCE))

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from poe_gateway.chat.anthropic.reading import Body, object_of, text_of, unsupported, wrong
+from poe_gateway.chat.fields import MOST_TURNS
 from poe_gateway.chat.request import ImagePart, Message, Part, TextPart, ToolCall
 from poe_gateway.errors import InvalidRequest
 
@@ -55,6 +56,9 @@ def turns(value: Any) -> tuple[Message, ...]:
         raise wrong("messages", "is required: a list with at least one message")
     read: list[Message] = []
     for place, entry in enumerate(value):
+        blocks = entry.get("content") if isinstance(entry, dict) else None
+        if len(read) + (len(blocks) if isinstance(blocks, list) else 1) > MOST_TURNS:  # results of tools are turns, too
+            raise wrong("messages", f"takes at most {MOST_TURNS} messages and results of tools")
         read += _turn(entry, f"messages[{place}]")
     return tuple(read)
 

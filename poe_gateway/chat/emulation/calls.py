@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from poe_gateway.chat.emulation import reading, validation
-from poe_gateway.chat.emulation.markup import CLOSING, MARK, OPENING
+from poe_gateway.chat.emulation.markup import CLOSING, OPENING, beginning_of_mark
 from poe_gateway.chat.emulation.plan import Offer
 
 _BEFORE_JSON = re.compile(r"\s*(?:```[\w+-]{0,20}[ \t]*\r?\n\s*)?")
@@ -51,11 +51,11 @@ def is_bare(beginning: str) -> bool | None:
 
 def read(text: str, offer: Offer) -> Found:
     """All calls of a whole answer. Raises SchemaError."""
-    mark = MARK.search(text)
+    mark = beginning_of_mark(text)
     reader = _Reader(offer)
     if mark is not None:
         reader.tagged(text)
-        return Found(calls=tuple(reader.calls), problems=tuple(reader.problems), before=text[: mark.start()])
+        return Found(calls=tuple(reader.calls), problems=tuple(reader.problems), before=text[:mark])
     if is_bare(text):
         reader.bare(text)
         return Found(calls=tuple(reader.calls), problems=tuple(reader.problems))

@@ -12,7 +12,7 @@ import msgspec
 
 from poe_gateway.chat.emulation import calls, outputs
 from poe_gateway.chat.emulation.calls import Called
-from poe_gateway.chat.emulation.markup import COULD_BEGIN, MARK, without_tags
+from poe_gateway.chat.emulation.markup import beginning_of_mark, certain, without_tags
 from poe_gateway.chat.emulation.plan import Emulation
 from poe_gateway.chat.events import (
     ChatEvent,
@@ -101,12 +101,11 @@ class Reader:
                 self._held = bare is True
                 return ""
             self._begun = True
-        mark = MARK.search(self._tail)
+        mark = beginning_of_mark(self._tail)
         if mark is not None:
             self._held = True
-            return self._release(mark.start())
-        possible = COULD_BEGIN.search(self._tail)
-        return self._release(len(self._tail) if possible is None else possible.start())
+            return self._release(mark)
+        return self._release(certain(self._tail))
 
     def _release(self, count: int) -> str:
         text, self._tail = self._tail[:count], self._tail[count:]

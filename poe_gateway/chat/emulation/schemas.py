@@ -16,14 +16,19 @@ from poe_gateway.chat.emulation.validation import Schema, SchemaError, is_patter
 _DEEPEST = 48
 _MOST = 20_000
 """Subschemas of one schema."""
+_MOST_PATTERNS = 128
+"""Different ones; each is compiled."""
 _TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 
 
-def check(schema: Schema) -> None:
-    """Whether values can be checked by this schema. Raises SchemaError."""
+def check(schema: Schema, patterns: set[str] | None = None) -> None:
+    """Whether values can be checked by this schema. Raises SchemaError.
+
+    ``patterns``: those of other schemas of the request; this one's are added.
+    """
     if is_deep(schema):
         raise SchemaError("it is nested too deeply")
-    _Walk(schema).run()
+    _Walk(schema, set() if patterns is None else patterns).run()
 
 
 def _is_count(value: Any) -> bool:
@@ -79,8 +84,9 @@ _UNKNOWN = ("$dynamicRef", "$recursiveRef", "dependencies")
 class _Walk:
     """Looks at every subschema once."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, patterns: set[str]) -> None:
         self._root = schema
+        self._known_patterns = patterns
         self._seen: set[int] = set()
         self._pending: list[tuple[Any, int]] = [(schema, 0)]
         self._patterns: list[str] = []
@@ -106,8 +112,13 @@ class _Walk:
         if self._by_pattern and self._unevaluated:
             raise SchemaError("'patternProperties' and 'unevaluatedProperties' do not go together here")
         for pattern in self._patterns:
+            if pattern in self._known_patterns:
+                continue
+            self._known_patterns.add(pattern)
+            if len(self._known_patterns) > _MOST_PATTERNS:
+                raise SchemaError(f"there are more than {_MOST_PATTERNS} different patterns")
             if not is_pattern(pattern):
-                raise SchemaError(f"the pattern '{pattern[:100]}' is invalid, or looks ahead or back")
+                raise SchemaError(f"the pattern '{pattern[:100]}' is invalid, too large, or looks ahead or back")
 
     def _look_at(self, schema: Schema) -> None:
         for name, value in schema.items():

@@ -24,14 +24,40 @@ _TOLD = 3
 _LONGEST = 300
 _OPTIONS = re2.Options()
 _OPTIONS.log_errors = False
-_OPTIONS.max_mem = 1 << 20
-"""Bytes of one compiled pattern."""
+_OPTIONS.max_mem = 1 << 18
+"""Bytes of one compiled pattern; what needs more takes some milliseconds to compile."""
+_LONGEST_PATTERN = 4096
+_TEXT_AT_ONCE, _SEARCHED_AT_ONCE = 4000, 100
+"""Characters of a value that are as much work as a keyword: to copy and to compare, and to search by a pattern."""
+_ENTRY = 64
+"""Characters of text that an entry of a list or object is as much work as."""
 
 Schema = dict[str, Any]
 Errors = Iterator[ValidationError]
 Keyword = Callable[[Any, Any, Any, Any], Errors | None]
 
-_steps: ContextVar[list[int]] = ContextVar("steps")
+
+class _Work:
+    """What may still be done. ``sizes``: of the lists and objects in the value, by identity, in characters."""
+
+    def __init__(self, value: Any) -> None:
+        self.left = _MOST_STEPS
+        self.sizes: dict[int, int] = {}
+        inner = [value] if isinstance(value, list | dict) else []
+        for node in inner:  # grows: the innermost come last
+            inner.extend([each for each in _entries(node) if isinstance(each, list | dict)])
+        for node in reversed(inner):
+            self.sizes[id(node)] = sum(self.size(each) + _ENTRY for each in _entries(node))
+
+    def size(self, value: Any) -> int:
+        return len(value) if isinstance(value, str) else self.sizes.get(id(value), 0)
+
+
+_work: ContextVar[_Work] = ContextVar("work")
+
+
+def _entries(value: Any) -> list[Any]:
+    return [*value, *value.values()] if isinstance(value, dict) else value
 
 
 class SchemaError(ValueError):
@@ -39,7 +65,9 @@ class SchemaError(ValueError):
 
 
 def is_pattern(pattern: str) -> bool:
-    """Whether it is a regular expression without looking ahead or back."""
+    """Whether it is a regular expression of some size, without looking ahead or back."""
+    if len(pattern) > _LONGEST_PATTERN:
+        return False
     try:
         re2.compile(pattern, _OPTIONS)
     except (re2.error, UnicodeEncodeError):
@@ -49,7 +77,7 @@ def is_pattern(pattern: str) -> bool:
 
 def faults(schema: Schema, value: Any) -> list[str]:
     """What is wrong with the value, in a few short sentences; empty when it is valid. Raises SchemaError."""
-    token = _steps.set([_MOST_STEPS])
+    token = _work.set(_Work(value))
     try:
         checker = _Checker(schema, registry=Registry())
         return [_told(error) for error in islice(checker.iter_errors(value), _TOLD)]
@@ -58,7 +86,7 @@ def faults(schema: Schema, value: Any) -> list[str]:
     except OverflowError:
         return ["a number is too large"]
     finally:
-        _steps.reset(token)
+        _work.reset(token)
 
 
 class _TooMuch(Exception):
@@ -72,21 +100,23 @@ def _told(error: ValidationError) -> str:
 
 def _counted(keyword: Keyword) -> Keyword:
     def check(validator: Any, wanted: Any, instance: Any, schema: Any) -> Errors | None:
-        _spend(1 + (len(wanted) // _AT_ONCE if isinstance(wanted, list | dict) else 0))
+        asked = len(wanted) // _AT_ONCE if isinstance(wanted, list | dict) else 0
+        # Whatever fails is written out whole, and much looks at all of the value.
+        _spend(1 + asked + _work.get().size(instance) // _TEXT_AT_ONCE)
         return keyword(validator, wanted, instance, schema)
 
     return check
 
 
 def _spend(steps: int) -> None:
-    left = _steps.get()
-    left[0] -= steps
-    if left[0] < 0:
+    work = _work.get()
+    work.left -= steps
+    if work.left < 0:
         raise _TooMuch
 
 
 def _matches(pattern: str, text: str) -> bool:
-    _spend(1)
+    _spend(1 + len(text) // _SEARCHED_AT_ONCE)
     return re2.search(pattern, text.encode("utf-8", "replace").decode(), _OPTIONS) is not None
 
 

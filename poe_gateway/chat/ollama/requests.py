@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from poe_gateway.chat.embeddings import embed_request, texts
-from poe_gateway.chat.fields import Body, document, flag, integer, model, text
+from poe_gateway.chat.fields import MOST_TURNS, Body, document, flag, integer, model, text
 from poe_gateway.chat.ollama.options import output_format, parameters
 from poe_gateway.chat.openai_tools import tools
 from poe_gateway.chat.pictures import from_base64
@@ -36,6 +36,8 @@ def parse_chat(raw: bytes | bytearray) -> ChatRequest:
     entries = body.get("messages")
     if not isinstance(entries, list) or not entries:
         raise InvalidRequest("'messages' is required: a list with at least one message.", param="messages")
+    if len(entries) > MOST_TURNS:
+        raise InvalidRequest(f"'messages' takes at most {MOST_TURNS} messages.", param="messages")
     return ChatRequest(
         model=name,
         messages=_messages(entries),

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from poe_gateway.chat.fields import MOST_TURNS
 from poe_gateway.chat.responses.echo import Item
 from poe_gateway.chat.responses.fields import Body, needed, text
 from poe_gateway.errors import InvalidRequest
 
 _ROLES = ("user", "assistant", "system", "developer")
 _STATES = ("in_progress", "completed", "incomplete")
-_MOST = 10_000
 _LONGEST_ID = 256
 _TEXTS = frozenset({"input_text", "output_text", "text"})
 _HERE = "text and images by 'image_url' are"
@@ -26,8 +26,8 @@ def items_of(value: Any) -> tuple[Item, ...]:
         return (_message({"role": "user", "content": value}, "input"),)
     if not isinstance(value, list) or not value:
         raise InvalidRequest("'input' is required: a string, or a list with at least one item.", param="input")
-    if len(value) > _MOST:
-        raise InvalidRequest(f"'input' takes at most {_MOST} items.", param="input")
+    if len(value) > MOST_TURNS:
+        raise InvalidRequest(f"'input' takes at most {MOST_TURNS} items.", param="input")
     return tuple([_item(entry, f"input[{place}]") for place, entry in enumerate(value)])
 
 

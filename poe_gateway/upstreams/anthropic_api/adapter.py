@@ -15,6 +15,7 @@ import orjson
 from poe_gateway.chat.events import ChatEvent, Finished
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
+from poe_gateway.outbound.fetch import ImageFetcher
 from poe_gateway.pool.outcome import AdapterDrift, Rejected, Unauthorized
 from poe_gateway.upstreams.anthropic_api.answers import Drift, InBandError, Reader
 from poe_gateway.upstreams.anthropic_api.asking import PARAMETERS, NotAskable, messages_body
@@ -32,6 +33,7 @@ from poe_gateway.upstreams.base import (
 )
 from poe_gateway.upstreams.streamed import data_of, verdict
 from poe_gateway.upstreams.transport import beginning, exchange
+from poe_gateway.upstreams.vetting import vet_pictures
 
 _MAX_ERROR = 64 * 1024
 _MAX_LIST = 16 * 1024 * 1024
@@ -45,7 +47,9 @@ class AnthropicAPI:
     """
 
     name = "anthropic_api"
-    capabilities = Capabilities(json_mode=False, images=True, tools=True, structured=True, parameters=PARAMETERS)
+    capabilities = Capabilities(
+        tells_tokens=True, json_mode=False, images=True, tools=True, structured=True, parameters=PARAMETERS
+    )
     credential_fields = FIELDS
 
     def __init__(
@@ -53,9 +57,11 @@ class AnthropicAPI:
         *,
         session: aiohttp.ClientSession,
         clock: Clock,
+        images: ImageFetcher | None = None,
         idle_timeout: float = 180.0,
         small_timeout: float = 20.0,
     ) -> None:
+        self._images = images
         self._session = session
         self._clock = clock
         self._streaming = aiohttp.ClientTimeout(total=None, sock_connect=15.0, sock_read=idle_timeout)
@@ -75,6 +81,8 @@ class AnthropicAPI:
         if endpoint.models is not None and model not in endpoint.models:
             public = f"The model '{model}' is not served by this account."
             raise UpstreamFailure(Rejected(public=public, status=404, code="model_not_found", model=model))
+        if endpoint.nearby and self._images is not None:
+            await vet_pictures(request, self._images)
         body = _body(request, model, endpoint.max_tokens)
         reader = Reader()
         headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}

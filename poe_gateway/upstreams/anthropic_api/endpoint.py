@@ -58,6 +58,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         return f"Endpoint(offer={self.offer!r})"
 
     @property
+    def nearby(self) -> bool:
+        """Somebody's own server, which may stand where callers must not reach."""
+        return self.base != versioned(DEFAULT_URL, "/messages")
+
+    @property
     def messages_url(self) -> str:
         return f"{self.base}/messages"
 

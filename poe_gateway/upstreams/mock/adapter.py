@@ -56,6 +56,7 @@ class MockUpstream:
 
     name = "mock"
     capabilities = Capabilities(
+        tells_tokens=True,
         balance=True,
         prewarm=True,
         sessions=True,

@@ -36,8 +36,9 @@ from poe_gateway.upstreams.openai_api.endpoint import FIELDS, Endpoint, read_end
 from poe_gateway.upstreams.openai_api.exchange import Exchange
 from poe_gateway.upstreams.openai_api.figures import plain
 from poe_gateway.upstreams.openai_api.history import History
-from poe_gateway.upstreams.openai_api.making import json_body, made, vet_pictures
+from poe_gateway.upstreams.openai_api.making import json_body, made
 from poe_gateway.upstreams.openai_api.presets import presets_with
+from poe_gateway.upstreams.vetting import vet_pictures
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class OpenAIAPI:
 
     name = "openai_api"
     capabilities = Capabilities(
+        tells_tokens=True,
         balance=True,
         images=True,
         operations=frozenset({"chat", "embed", "image"}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Callable
 from contextlib import aclosing
@@ -28,8 +27,6 @@ from poe_gateway.upstreams.openai_api.refusals import told_in_band
 
 _QUOTED = 200
 """Characters of what a model said instead of drawing that a caller sees."""
-_VETTING = 10.0
-"""Seconds for all addresses of a request."""
 T = TypeVar("T")
 
 
@@ -93,21 +90,6 @@ async def _chatted(
         said = " ".join(str(wordy).split())[:_QUOTED]
         public = f"The model answered in words instead of a picture: {said}"
         raise UpstreamFailure(Rejected(public=public, code="no_picture"), Fate.ACCEPTED) from None
-
-
-async def vet_pictures(request: ChatRequest, images: ImageFetcher) -> None:
-    """Judge where pictures by address lead, before an upstream fetches them. Raises UpstreamFailure."""
-    urls = {image.url for message in request.messages for image in message.images}
-    try:
-        async with asyncio.timeout(_VETTING):
-            for url in urls:
-                if url.startswith(("http://", "https://")):
-                    await images.vet(url)
-    except ImageRefused as refused:
-        raise UpstreamFailure(Rejected(public=refused.public, code="invalid_image")) from None
-    except TimeoutError:
-        public = "The addresses of the images could not be looked up in time."
-        raise UpstreamFailure(Rejected(public=public, code="invalid_image")) from None
 
 
 async def _with_files(request: ChatRequest, images: ImageFetcher) -> ChatRequest:
