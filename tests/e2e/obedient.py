@@ -78,7 +78,7 @@ class Obedient:
         await self.anthropic.start()
         app = web.Application()
         app.router.add_get("/dot.png", _picture)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.picture = f"http://127.0.0.1:{self._runner.addresses[0][1]}/dot.png"

@@ -64,7 +64,7 @@ class Site:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     site = Site()
-    runner = web.ServerRunner(web.Server(site))
+    runner = web.ServerRunner(web.Server(site), shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     site.port = runner.addresses[0][1]
