@@ -79,18 +79,19 @@ def run(home: Path, uri: str, seconds: int, rounds: int, before: Path | None) ->
         bare_env = {"PATH": os.environ["PATH"]}
         pid = stack.enter_context(server("benchmarks.bare:app", 18_500, bare_env, home / "bare.log"))
         targets["bare"] = (18_500, pid, plain)
-        checkouts = {"now": (18_501, ROOT)} | ({"before": (18_502, before)} if before is not None else {})
-        for name, (port, checkout) in checkouts.items():
-            own = home / name
+        # A process and a database for each: who has served two of them has more behind it.
+        checkouts = {"no limits": (18_501, ROOT), "limits and budgets": (18_503, ROOT)}
+        checkouts |= {"before": (18_502, before)} if before is not None else {}
+        for number, (name, (port, checkout)) in enumerate(checkouts.items()):
+            own = home / str(number)
             own.mkdir()
-            settings = environment(own, uri, f"money_{name}", secret)
+            settings = environment(own, uri, f"money_{number}", secret)
             with server("poe_gateway.app:app", port, settings, own / "log", checkout):
                 pass
-            asyncio.run(fill(uri, f"money_{name}", secret, 100))
+            asyncio.run(fill(uri, f"money_{number}", secret, 100))
             pid = stack.enter_context(server("poe_gateway.app:app", port, settings, own / "log", checkout))
-            targets[name if name == "before" else "no limits"] = (port, pid, plain)
-            if name == "now":
-                targets["limits and budgets"] = (port, pid, script(home, "limited", limited_key(port)))
+            limited = name == "limits and budgets"
+            targets[name] = (port, pid, script(home, "limited", limited_key(port)) if limited else plain)
         time.sleep(3)
         for _ in range(rounds):
             for name, (port, pid, wish) in targets.items():
