@@ -6,6 +6,8 @@ is one that this process knows to be right: one bad client must not lock out eve
 
 from __future__ import annotations
 
+from fastapi import Request
+
 from poe_gateway.auth.addresses import within
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.auth.keys import Principal, presented_key
@@ -36,6 +38,13 @@ async def caller(
     if principal.addresses and not within(address, principal.addresses):
         raise Forbidden("This API key may not be used from this address.", code="address_not_allowed")
     return principal
+
+
+async def caller_of(request: Request, keyring: KeyRing) -> Principal:
+    """The same, of a request to a FastAPI route."""
+    headers, client = request.headers, request.client
+    address = client.host if client is not None else None
+    return await caller(keyring, headers.get("authorization"), headers.get("x-api-key"), address)
 
 
 async def _recognised(keyring: KeyRing, key: str, address: str | None) -> Principal:

@@ -107,7 +107,7 @@ class AdminRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             _admit(request, gateway(request))
-            body = await _body(request)
+            body = await read_body(request, _LARGEST)
 
             async def replay() -> dict[str, Any]:
                 return {"type": "http.request", "body": body, "more_body": False}
@@ -130,14 +130,14 @@ class AdminRoute(APIRoute):
         return handle
 
 
-async def _body(request: Request) -> bytes:
-    """The body. Raises RequestTooLarge before more than ``_LARGEST`` bytes are held."""
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body. Raises RequestTooLarge before more than ``limit`` bytes are held."""
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > _LARGEST:
-                raise RequestTooLarge(f"The body is larger than {_LARGEST} bytes.", code="body_too_large")
+            if len(body) > limit:
+                raise RequestTooLarge(f"The body is larger than {limit} bytes.", code="body_too_large")
     except ClientDisconnect:
         raise InvalidRequest("The body ended before it was complete.") from None  # for the log: nobody hears it
     return bytes(body)

@@ -9,15 +9,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
-from poe_gateway.api.callers import caller
-from poe_gateway.api.deps import gateway
+from poe_gateway.api.callers import caller_of
+from poe_gateway.api.deps import gateway, read_body
 from poe_gateway.api.errors import render
 from poe_gateway.chat import estimate
 from poe_gateway.chat.anthropic import parse
 from poe_gateway.chat.request import ChatRequest
-from poe_gateway.errors import GatewayError, InvalidRequest, RequestTooLarge
+from poe_gateway.errors import GatewayError
 
 Count = Callable[[ChatRequest], int]
 """Tokens of a request's prompt: turns, tools and the form of the answer."""
@@ -57,27 +56,11 @@ def router(count: Count = estimate.prompt_tokens, *, max_body: int = 32 * 1024 *
 
     async def count_tokens(request: Request) -> TokenCount:
         """The tokens of a Messages request. Nothing is asked of an upstream, and nothing is charged."""
-        headers, client = request.headers, request.client
-        address = client.host if client is not None else None
-        keyring = gateway(request).keyring
-        await caller(keyring, headers.get("authorization"), headers.get("x-api-key"), address)
-        asked = parse(await _body(request, max_body), counting=True)
+        await caller_of(request, gateway(request).keyring)
+        asked = parse(await read_body(request, max_body), counting=True)
         # A tokenizer takes its time over long prompts; the other requests of this process must not wait for it.
         return TokenCount(input_tokens=await run_in_threadpool(count, asked))
 
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": _SHAPE}}}}
     routes.add_api_route("/v1/messages/count_tokens", count_tokens, methods=["POST"], openapi_extra=body)
     return routes
-
-
-async def _body(request: Request, limit: int) -> bytes:
-    """The body. Raises RequestTooLarge before more than ``limit`` bytes are held."""
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise RequestTooLarge(f"The body is larger than {limit} bytes.", code="body_too_large")
-    except ClientDisconnect:
-        raise InvalidRequest("The body ended before it was complete.") from None  # for the log: nobody hears it
-    return bytes(body)

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
-from poe_gateway.api.callers import caller
+from poe_gateway.api.callers import caller_of
 from poe_gateway.api.deps import Gateway, errors, gateway
 from poe_gateway.api.v1.model_list import Kind, Listed, Sources, find, listed
 from poe_gateway.auth.keys import Principal, allowed, may_use
@@ -203,9 +203,7 @@ def _answer(value: Mapping[str, Any]) -> Response:
 
 async def _admitted(request: Request) -> tuple[ListRooms, Principal]:
     rooms = cast(ListRooms, gateway(request))
-    headers, client = request.headers, request.client
-    address = client.host if client is not None else None
-    principal = await caller(rooms.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
+    principal = await caller_of(request, rooms.keyring)
     return rooms, principal
 
 

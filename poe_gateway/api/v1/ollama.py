@@ -8,16 +8,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
 
-from poe_gateway.api.callers import caller
-from poe_gateway.api.deps import Gateway, gateway
+from poe_gateway.api.callers import caller_of
+from poe_gateway.api.deps import gateway, read_body
 from poe_gateway.api.errors import render
 from poe_gateway.api.v1.models import askable
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.fields import document
 from poe_gateway.chat.ollama.answers import moment
-from poe_gateway.errors import GatewayError, InvalidRequest, ModelNotFound, RequestTooLarge
+from poe_gateway.errors import GatewayError, InvalidRequest, ModelNotFound
 from poe_gateway.routing.catalog import Model
 
 Models = Callable[[Any, Principal], Sequence[Model]]
@@ -109,15 +108,7 @@ class OllamaRoute(APIRoute):
 
 async def _asked_for(request: Request) -> str:
     """The model that a body names. Raises InvalidRequest, RequestTooLarge."""
-    raw = bytearray()
-    try:
-        async for chunk in request.stream():
-            raw += chunk
-            if len(raw) > _LARGEST:
-                raise RequestTooLarge(f"The body is larger than {_LARGEST} bytes.", code="body_too_large")
-    except ClientDisconnect:
-        raise InvalidRequest("The body ended before it was complete.") from None  # nobody hears it
-    body = document(raw)
+    body = document(await read_body(request, _LARGEST))
     name = body.get("model") or body.get("name")
     if not isinstance(name, str):
         raise InvalidRequest("'model' is required: a string.", param="model")
@@ -133,12 +124,6 @@ def _found(models: Sequence[Model], name: str) -> Model:
     raise ModelNotFound(f"The model '{name[:200]}' does not exist.", param="model")
 
 
-async def _principal(request: Request, rooms: Gateway) -> Principal:
-    headers, client = request.headers, request.client
-    address = client.host if client is not None else None
-    return await caller(rooms.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
-
-
 def router(models: Models = askable) -> APIRouter:
     """The routes. ``models``: what there is, for a key."""
     routes = APIRouter(tags=["ollama"], route_class=OllamaRoute)
@@ -147,19 +132,19 @@ def router(models: Models = askable) -> APIRouter:
     async def list_tags(request: Request) -> dict[str, Any]:
         """The models that the key may use, as Ollama lists them."""
         rooms = gateway(request)
-        return tags(models(rooms, await _principal(request, rooms)))
+        return tags(models(rooms, await caller_of(request, rooms.keyring)))
 
     @routes.post("/api/show")
     async def show(request: Request) -> dict[str, Any]:
         """One model: ``{"model": name}``."""
         rooms = gateway(request)
-        principal = await _principal(request, rooms)
+        principal = await caller_of(request, rooms.keyring)
         return shown(_found(models(rooms, principal), await _asked_for(request)))
 
     @routes.get("/api/ps")
     async def running(request: Request) -> dict[str, Any]:
         """Models in memory: there are none here."""
-        await _principal(request, gateway(request))
+        await caller_of(request, gateway(request).keyring)
         return tags(())
 
     @routes.get("/api/version")

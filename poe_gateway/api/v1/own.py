@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Protocol, cast
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
-from poe_gateway.api.callers import caller
+from poe_gateway.api.callers import caller_of
 from poe_gateway.api.deps import Gateway, errors
 from poe_gateway.api.figures import FiguresView, LineView, figures_view, line_view, period
 from poe_gateway.auth.keys import Principal
@@ -182,9 +182,7 @@ async def own_usage(
 
 async def _admitted(request: Request) -> tuple[OwnRooms, Principal]:
     rooms = cast(OwnRooms, request.app.state.gateway)
-    headers, client = request.headers, request.client
-    address = None if client is None else client.host
-    return rooms, await caller(rooms.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
+    return rooms, await caller_of(request, rooms.keyring)
 
 
 def router() -> APIRouter:

@@ -11,7 +11,7 @@ import orjson
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel
 
-from poe_gateway.api.callers import caller
+from poe_gateway.api.callers import caller_of
 from poe_gateway.api.deps import Gateway, errors
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.responses.options import included
@@ -124,9 +124,7 @@ def _checked_include(request: Request) -> None:
 
 async def _admitted(request: Request) -> tuple[Shelf, Principal]:
     rooms = cast(ResponseRooms, request.app.state.gateway)
-    headers, client = request.headers, request.client
-    address = None if client is None else client.host
-    principal = await caller(rooms.keyring, headers.get("authorization"), headers.get("x-api-key"), address)
+    principal = await caller_of(request, rooms.keyring)
     return rooms.shelf, principal
 
 
