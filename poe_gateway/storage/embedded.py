@@ -256,10 +256,10 @@ async def _join_or_start(home: Path, clock: Clock, binary: Path | None) -> tuple
     port = _known_port(home)
     if running_pid(home) is None:
         port = await _start(home, binary or find_mongod(), port)
-    while not (port and await _is_ours(port, home)):  # at once after a start; later when joining one that just starts
+    while not port or not (ours := await _is_ours(port, home)):  # a joined one may just be starting, a busy one be slow
         if running_pid(home) is None:
             raise MongoUnavailable(f"mongod ended right after its start; see {home / 'mongod.log'}.")
-        if not port or clock.monotonic() > deadline or await _answers(port):
+        if not port or ours is False or clock.monotonic() > deadline:
             raise MongoUnavailable(
                 f"Another mongod (process {running_pid(home)}) uses the data in {home}. Stop it, "
                 f"give GATEWAY_DATA_DIR another folder, {_ESCAPE}."
@@ -332,25 +332,20 @@ async def _configure(client: AsyncMongoClient[dict[str, Any]], host: str) -> Non
         await client.admin.command("replSetReconfig", config, force=True)
 
 
-async def _is_ours(port: int, home: Path) -> bool:
-    """True if the mongod behind the port keeps its data in ``home/db``."""
+async def _is_ours(port: int, home: Path) -> bool | None:
+    """Whether the mongod behind the port keeps its data in ``home/db``; None while nobody answers there.
+
+    One question, so that silence at one moment and an answer at the next are never taken together for a stranger.
+    """
     async with _client(port) as client:
         try:
             options = await client.admin.command("getCmdLineOpts")
+        except OperationFailure:
+            return False  # answers, and does not tell us: one with users of its own
         except PyMongoError:
-            return False
+            return None
     path = options.get("parsed", {}).get("storage", {}).get("dbPath")
     return _same(path, home / "db")
-
-
-async def _answers(port: int) -> bool:
-    """True if some MongoDB is behind the port."""
-    async with _client(port) as client:
-        try:
-            await client.admin.command("ping")
-        except PyMongoError:
-            return False
-    return True
 
 
 def _client(port: int) -> AsyncMongoClient[dict[str, Any]]:

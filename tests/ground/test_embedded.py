@@ -101,6 +101,23 @@ async def test_joining_while_the_last_one_leaves(home: Path) -> None:
     assert running(home) is None
 
 
+async def test_a_mongod_that_is_slow_to_answer_is_joined_and_not_taken_for_a_stranger(home: Path) -> None:
+    user = User(home)
+    pid, port = user.joined()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        joining = asyncio.create_task(ensure_mongod(home, CLOCK))
+        await asyncio.sleep(0.75)  # longer than one look waits, shorter than two
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    mongo = await joining
+    assert (mongo.pid, mongo.port) == (pid, port)
+    user.leave()
+    assert running(home) == pid
+    await mongo.release()
+    assert running(home) is None
+
+
 async def test_a_killed_user_holds_nothing_back(home: Path) -> None:
     starter, other = User(home), User(home)
     pid, _ = starter.joined()
