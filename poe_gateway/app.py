@@ -10,25 +10,37 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 from poe_gateway.settings import Settings, SettingsError, environment, load_settings
 from poe_gateway.telemetry.processes import configure_multiprocess
 
 
+def _end(why: object) -> NoReturn:
+    """One clear message, and the end of the process."""
+    print(why, file=sys.stderr)
+    # uvicorn's word for a worker that will never start: its supervisor ends instead of trying for ever.
+    raise SystemExit(3) from None
+
+
 def _settings() -> Settings:
-    """The settings, or one clear message and the end of the process."""
     try:
         return load_settings()
     except SettingsError as error:
-        print(error, file=sys.stderr)
-        # uvicorn's word for a worker that will never start: its supervisor ends instead of trying for ever.
-        raise SystemExit(3) from None
+        _end(error)
+
+
+def _share_metrics(directory: Path) -> Path:
+    try:
+        configure_multiprocess(directory, environment())
+    except OSError as error:
+        _end(f"The gateway cannot start. {directory} in GATEWAY_DATA_DIR cannot be written ({error.strerror}).")
+    return directory
 
 
 settings = _settings()
-_metrics = settings.mongo.data_dir / "metrics"
-configure_multiprocess(_metrics, environment())  # before anything imports prometheus_client
+_metrics = _share_metrics(settings.mongo.data_dir / "metrics")  # before anything imports prometheus_client
 
 from poe_gateway.api.second_door import second_door  # noqa: E402
 from poe_gateway.bootstrap import Gateway, front  # noqa: E402
@@ -51,9 +63,8 @@ async def _end_with_supervisor() -> None:
 async def lifespan(application: Any) -> AsyncIterator[None]:
     """Start the rooms before the first request, stop them after the last."""
     gateway = Gateway(settings, _metrics)
-    await gateway.open()
-    application.state.gateway = gateway
-    app.serve(gateway.hot_routes(), gateway.telemetry)
+    application.state.gateway = await gateway.open()
+    app.serve(gateway.hot_routes, gateway.telemetry)
     # What lives as long as the process is not looked at again by every full collection (milliseconds each).
     gc.collect()
     gc.freeze()

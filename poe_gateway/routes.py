@@ -31,7 +31,7 @@ from poe_gateway.routing.parse import RoutesError, parse
 from poe_gateway.routing.parse import missing as missing_names
 from poe_gateway.routing.table import EMPTY, Backend, Client, Table
 from poe_gateway.settings.last_good import LastGood
-from poe_gateway.settings.routes import Sources, read_routes
+from poe_gateway.settings.routes import OVERLAYS, PROFILES, Sources, read_routes, table_of
 from poe_gateway.telemetry.events import Notice
 from poe_gateway.telemetry.hub import Telemetry
 
@@ -70,6 +70,10 @@ class _Read(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def files(self) -> tuple[Path, ...]:
         return tuple([each.path for each in self.sources.files]) if self.sources is not None else ()
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        return self.sources.folders if self.sources is not None else ()
 
 
 class RoutesRefused(Unprocessable):
@@ -118,6 +122,8 @@ class Routes:
         self._kept = kept
         self.table = EMPTY
         self.files: tuple[Path, ...] = ()
+        self._folders: tuple[Path, ...] = ()
+        """In which more files may appear."""
         self.loaded_at: datetime | None = None
         self.problems: tuple[str, ...] = ()
         """Of the last try; empty when it went well."""
@@ -138,10 +144,7 @@ class Routes:
 
     async def start(self) -> None:
         """Bring the first table into force. Raises RoutesError, StoreUnavailable."""
-        try:
-            await self._bring(first=True)
-        except RoutesRefused as refused:
-            raise RoutesError(refused.problems) from None
+        await self._bring(first=True)
 
     async def reload(self) -> Reloaded:
         """Read the files now. Raises RoutesRefused, StoreUnavailable; the table before stays then."""
@@ -190,6 +193,8 @@ class Routes:
             try:
                 read = await asyncio.to_thread(self._read, first)
             except RoutesError as error:
+                if first:  # whoever starts us tells it, and there is no table before
+                    raise
                 self._refuse(error.problems)
                 raise RoutesRefused(error.problems) from None
             digest = _digest_of(read.table, read.texts)
@@ -199,7 +204,7 @@ class Routes:
                 self._changed(first)
                 if self._kept is not None and read.sources is not None and not read.problems:
                     await asyncio.to_thread(self._kept.write, read.sources)
-            self._stamp, self.files = read.stamp, read.files
+            self._stamp, self.files, self._folders = read.stamp, read.files, read.folders
             if read.problems:
                 self._refuse(read.problems)
             else:
@@ -226,8 +231,10 @@ class Routes:
 
     def _understood(self, sources: Sources | None, stamp: object) -> _Read:
         table = EMPTY
-        if sources is not None or self._given:
-            table = parse({} if sources is None else sources.document, self._given)
+        if sources is not None:
+            table = table_of(sources, self._given)
+        elif self._given:
+            table = parse({}, self._given)
         if problems := self._managed.problems(table):
             raise RoutesError(problems)
         return _Read(sources=sources, table=table, texts=self._texts(table), stamp=stamp)
@@ -246,7 +253,7 @@ class Routes:
         """What changes when a file does: dates and sizes of all files and of the folders that they lie in."""
         if self._path is None:
             return tuple(sorted(self._texts(self.table).items()))
-        places = {self._path, self._path.parent / "conf.d", self._path.parent / "profiles"}
+        places = {self._path, self._path.parent / OVERLAYS, self._path.parent / PROFILES, *self._folders}
         places |= {each for file in self.files for each in (file, file.parent)}
         return tuple(_state(place) for place in sorted(places)), tuple(sorted(self._texts(self.table).items()))
 

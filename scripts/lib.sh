@@ -79,7 +79,7 @@ link_project() {
 # ensure_mongod_runs PYTHON: installs the system libraries that the embedded mongod lacks, or says which they are.
 ensure_mongod_runs() {
   local mongod said packages="libcurl4 libssl3 liblzma5"
-  mongod=$("$1" -c 'from poe_gateway.storage.embedded import find_mongod; print(find_mongod())' 2>/dev/null) || return 0
+  mongod=$("$1" -c 'from poe_gateway.storage.mongod import find_mongod; print(find_mongod())' 2>/dev/null) || return 0
   said=$("$mongod" --version 2>&1) || case $said in
     *"shared librar"* | *'version `'*)
       # shellcheck disable=SC2086  # a list

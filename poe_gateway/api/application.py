@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from poe_gateway import __version__
 from poe_gateway.api import health
 from poe_gateway.api.docs import add_docs
-from poe_gateway.api.errors import render
+from poe_gateway.api.errors import render, request_ids
 from poe_gateway.api.v1 import chat_docs, count_tokens, models, ollama, own, responses
 from poe_gateway.chat.dialect import Shape
 from poe_gateway.chat.tokens import Tokenizer, prompt_tokens
@@ -78,9 +78,11 @@ def _respond(request: Request, error: GatewayError) -> Response:
     """The error in the shape of the dialect to which the address belongs."""
     path = request.url.path.removeprefix("/v1")
     shape: Shape = "ollama" if path.startswith("/api/") else "anthropic" if _is_below(path, "/messages") else "openai"
-    status, headers, body = render(error, shape=shape, request_id=getattr(request.state, "request_id", ""))
+    request_id = getattr(request.state, "request_id", "")
+    status, headers, body = render(error, shape=shape, request_id=request_id)
     response = Response(body, status_code=status)
-    response.raw_headers = headers
+    # The front names the request in every answer, but only by the name that all dialects share.
+    response.raw_headers = headers + [each for each in request_ids(request_id, shape) if each[0] != b"x-request-id"]
     return response
 
 

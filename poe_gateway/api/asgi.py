@@ -13,7 +13,7 @@ from typing import Any
 
 from poe_gateway.api.errors import render
 from poe_gateway.clock import Clock, Ids, SystemClock
-from poe_gateway.errors import GatewayError
+from poe_gateway.errors import GatewayError, InvalidRequest
 from poe_gateway.telemetry.events import Notice, RequestFinished
 from poe_gateway.telemetry.hub import Telemetry
 
@@ -36,6 +36,19 @@ def header(scope: Scope, name: bytes) -> str | None:
         if key == name:
             return str(value.decode("latin-1"))
     return None
+
+
+def check_encoding(coding: str | None) -> None:
+    """Bodies come as they are: of a compressed one nobody knows how large it is. Raises InvalidRequest.
+
+    ``coding``: the header ``Content-Encoding``.
+    """
+    if coding is not None and coding.strip().lower() not in ("", "identity"):
+        raise InvalidRequest(
+            "Compressed bodies are not accepted: send it without 'Content-Encoding'.",
+            param="Content-Encoding",
+            code="unsupported_encoding",
+        )
 
 
 def address_of(scope: Scope) -> str | None:
@@ -99,6 +112,8 @@ class Front:
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = self._clock.monotonic()
+        if scope["method"] == "HEAD":  # answered as GET is: the server sees the method by itself, and sends no body
+            scope = {**scope, "method": "GET"}
         scope.setdefault("state", {})["request_id"] = request_id
         status = 0
 

@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect
 from poe_gateway.accounts.books import AccountBooks
 from poe_gateway.accounts.care import AccountCare
 from poe_gateway.accounts.desk import AccountDesk
+from poe_gateway.api.asgi import check_encoding
 from poe_gateway.api.callers import operator
 from poe_gateway.auth.keyring import KeyRing
 from poe_gateway.clock import Clock
@@ -131,7 +132,8 @@ class AdminRoute(APIRoute):
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The body. Raises RequestTooLarge before more than ``limit`` bytes are held."""
+    """The body. Raises RequestTooLarge before more than ``limit`` bytes are held, and InvalidRequest."""
+    check_encoding(request.headers.get("content-encoding"))
     body = bytearray()
     try:
         async for chunk in request.stream():

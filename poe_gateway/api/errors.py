@@ -15,6 +15,7 @@ from poe_gateway.errors import GatewayError
 
 Headers = list[tuple[bytes, bytes]]
 _ASKED_AGAIN = {408, 409, 429}
+"""Beside all from 500 on: SDKs repeat these by themselves, though it may not help."""
 _LONG = 60.0
 """Seconds beyond which a client should not sit and wait: one of the SDKs would, for hours."""
 
@@ -37,11 +38,14 @@ def error_object(
 
 
 def error_headers(error: GatewayError) -> Headers:
-    """``Retry-After`` in whole seconds where waiting helps, and the error's own headers."""
+    """``Retry-After`` in whole seconds where waiting helps, and the error's own headers. SDKs that would ask again by
+    themselves are told not to where that does not help, or not soon."""
     headers: Headers = [(b"content-type", b"application/json")]
     if error.retry_after is not None:
         headers.append((b"retry-after", str(max(1, math.ceil(error.retry_after))).encode()))
-    if error.status in _ASKED_AGAIN and (error.retry_after is None or error.retry_after > _LONG):
+    helpless = error.retry_after is None and error.status in _ASKED_AGAIN
+    long = error.retry_after is not None and error.retry_after > _LONG
+    if helpless or (long and (error.status in _ASKED_AGAIN or error.status >= 500)):
         headers.append((b"x-should-retry", b"false"))
     if error.standings:
         headers += limit_headers(error.standings)

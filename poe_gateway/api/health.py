@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from poe_gateway import __version__
 from poe_gateway.api.deps import Gateway, gateway
-from poe_gateway.api.status import Status, request_counts
+from poe_gateway.api.status import SETUP_URL, Status, request_counts
 from poe_gateway.errors import Unavailable
 from poe_gateway.pool.store import StoreUnavailable
 
@@ -89,7 +89,16 @@ class StatusPage:
         self._read_at = 0.0
 
     async def status(self, request: Request) -> Status:
-        """How it goes: whether requests can be served, and how many were. For everybody; 200 whenever it answers."""
+        """How it goes: whether requests can be served, and how many were. For everybody; 200 whenever it answers.
+
+        What to do when `ready` is false:
+
+        - `missing` names something: put the key into that variable (of the configuration file) or that file. It is in
+          force within seconds. Variables of the process environment need a restart.
+        - `missing` is empty: ask `/readyz`, which says whether the database is away, the gateway is shutting down, or
+          no account is in service. Accounts are added with `POST /admin/accounts/upsert`; what is wrong with those
+          that are there tells `GET /admin/accounts`.
+        """
         rooms = cast(ProbedRooms, gateway(request))
         async with self._reading:
             now = rooms.clock.monotonic()
@@ -111,6 +120,7 @@ class StatusPage:
             version=__version__,
             requests=request_counts(body),
             missing=None if ready else missing,
+            setup_url=None if ready else SETUP_URL,
         )
 
 
@@ -148,6 +158,8 @@ def router() -> APIRouter:
     routes.add_api_route("/healthz", healthz, methods=["GET"])
     routes.add_api_route("/health", healthz, methods=["GET"])
     routes.add_api_route("/readyz", readyz, methods=["GET"])
-    routes.add_api_route("/status", StatusPage().status, methods=["GET"], response_model_exclude_none=True)
+    routes.add_api_route(
+        "/status", StatusPage().status, methods=["GET"], response_model_exclude_none=True, operation_id="status"
+    )
     routes.add_api_route("/metrics", metrics, methods=["GET"], response_class=Response)
     return routes

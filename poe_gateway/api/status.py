@@ -5,6 +5,8 @@ from __future__ import annotations
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
+SETUP_URL = "/docs#/health/status"
+"""The operation ``status`` in our own documentation, which says what to do."""
 _CALLERS = ("/v1/", "/api/")
 """How the routes of callers begin; probes and operators are not counted."""
 _REQUESTS = "poe_gateway_requests_total"
@@ -34,6 +36,9 @@ class Status(BaseModel):
     requests: RequestCounts
     missing: list[str] | None = Field(
         None, description="names of variables and files that should hold a key and do not; absent when ready"
+    )
+    setup_url: str | None = Field(
+        None, description="where it says what to do, on this gateway itself; absent when ready"
     )
 
 

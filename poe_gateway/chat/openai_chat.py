@@ -35,7 +35,6 @@ _ROLES: dict[str, Role] = {
     "user": "user",
     "assistant": "assistant",
     "tool": "tool",
-    "function": "tool",
 }
 _OWN = frozenset(
     {
@@ -74,9 +73,7 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
     session, explicit = _session(body)
     for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
         if body.get(old) is not None:
-            raise InvalidRequest(
-                f"'{old}' is the old form and not supported: use '{new}'.", param=old, code="unsupported_parameter"
-            )
+            raise _outdated(old, new)
     offered = tools(body.get("tools"))
     return ChatRequest(
         model=model,
@@ -91,6 +88,12 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
         tool_choice=tool_choice(body.get("tool_choice"), offered),
         parallel_tool_calls=_flag(body, "parallel_tool_calls") if body.get("parallel_tool_calls") is not None else None,
         output=output_format(body.get("response_format")),
+    )
+
+
+def _outdated(where: str, new: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"'{where}' is the old form and not supported: use '{new}'.", param=where, code="unsupported_parameter"
     )
 
 
@@ -135,6 +138,8 @@ def _message(entry: object, place: int) -> Message:
     said = entry.get("role")
     role = _ROLES.get(said) if isinstance(said, str) else None
     if role is None:
+        if said == "function":
+            raise _outdated(f"{where}.role", "tool")
         raise InvalidRequest(
             f"'{where}.role' must be one of {', '.join(sorted(_ROLES))}.",
             param=f"{where}.role",
@@ -149,8 +154,10 @@ def _message(entry: object, place: int) -> Message:
         parts = ()
     else:
         raise InvalidRequest(f"'{where}.content' must be a string or a list of parts.", param=f"{where}.content")
-    if len(entry) == 2:
+    if len(entry) == 2 and content is not None:  # by far the most turns have a role and a content
         return Message(role, parts)
+    if entry.get("function_call") is not None:
+        raise _outdated(f"{where}.function_call", "tool_calls")
     return Message(
         role,
         parts,
@@ -173,7 +180,7 @@ def _part(part: object, where: str) -> Part:
         raise InvalidRequest(f"'{where}' must be an object.", param=where)
     kind = part.get("type")
     if kind in ("text", "input_text", "output_text") and isinstance(part.get("text"), str):
-        return TextPart(part["text"])
+        return TextPart(part["text"], _mark(part, where))
     if kind == "refusal" and isinstance(part.get("refusal"), str):
         return TextPart(part["refusal"])
     if kind == "image_url":
@@ -182,12 +189,20 @@ def _part(part: object, where: str) -> Part:
         if isinstance(image, dict) and isinstance(url := image.get("url"), str):
             if not url.startswith(("https://", "http://", "data:image/")):
                 raise InvalidRequest(f"'{where}.image_url.url' must be an http(s) or data:image URL.", param=where)
-            return ImagePart(url, str(image.get("detail") or "auto"))
+            return ImagePart(url, str(image.get("detail") or "auto"), _mark(part, where))
     raise InvalidRequest(
         f"'{where}' is not a supported content part: 'text' and 'image_url' are.",
         param=where,
         code="unsupported_content",
     )
+
+
+def _mark(part: Body, where: str) -> dict[str, Any] | None:
+    """``cache_control`` of a part, which several providers know."""
+    mark = part.get("cache_control")
+    if mark is not None and not isinstance(mark, dict):
+        raise InvalidRequest(f"'{where}.cache_control' must be an object.", param=f"{where}.cache_control")
+    return mark
 
 
 class OpenAIChat:

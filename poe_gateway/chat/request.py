@@ -16,16 +16,18 @@ Operation = Literal["chat", "embed", "image"]
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
-    """A piece of text."""
+    """A piece of text. ``cache``: the caller's mark for a provider's cache of prompts (``cache_control``)."""
 
     text: str
+    cache: dict[str, Any] | None = None
 
 
 class ImagePart(msgspec.Struct, frozen=True, tag="image"):
-    """An image by ``https:``/``http:`` address or as a ``data:`` URL (base64)."""
+    """An image by ``https:``/``http:`` address or as a ``data:`` URL (base64). ``cache``: as of texts."""
 
     url: str
     detail: str = "auto"
+    cache: dict[str, Any] | None = None
 
 
 Part = TextPart | ImagePart
@@ -122,5 +124,11 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     followed."""
     lenient: bool = False
     """Parameters that an upstream cannot follow may be dropped, if that is said (``X-Gateway-Drop-Params``)."""
+    spelled: dict[str, str] = {}
+    """What the dialect calls ``messages``, ``response_format`` and ``parameters`` where it has words of its own."""
     echo: dict[str, Any] = {}
     """What the dialect itself wants to say again in its answer; nobody else looks at it."""
+
+    def spelling(self, name: str) -> str:
+        """The caller's word for a field."""
+        return self.spelled.get(name, name)

@@ -11,12 +11,12 @@ import tomli_w
 
 from poe_gateway.accounts.references import files_from
 from poe_gateway.routing.changes import changes
-from poe_gateway.routing.parse import RoutesError, missing, parse
+from poe_gateway.routing.parse import RoutesError, missing
 from poe_gateway.routing.table import Backend, Table
 from poe_gateway.settings import Settings, SettingsError, load_settings
 from poe_gateway.settings.loading import DEFAULT_ROUTES_FILE
 from poe_gateway.settings.lookup import Lookup
-from poe_gateway.settings.routes import Sources, backends_of, read_routes
+from poe_gateway.settings.routes import Sources, backends_of, read_routes, table_of
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -85,12 +85,9 @@ def _settings() -> Settings | None:
 def _read(path: Path) -> tuple[Sources, Table]:
     try:
         sources = read_routes(path)
+        return sources, table_of(sources, _given())
     except RoutesError as error:
         _refuse(error.problems)
-    try:
-        return sources, parse(sources.document, _given())
-    except RoutesError as error:
-        _refuse(f"{path}: {problem}" for problem in error.problems)
 
 
 def _given() -> dict[str, Backend]:

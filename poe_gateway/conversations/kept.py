@@ -22,6 +22,8 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     org: str
     path: tuple[str, ...] = ()
     """Ids of the responses that it goes on from, the oldest first."""
+    deleted: bool = False
+    """Nobody may read it or go on from it any more: it is there for what went on from it before."""
     weight: int = 0
     """Bytes under seal, its own and those of its path."""
     sealed: bytes
@@ -36,7 +38,13 @@ class KeptStore(Protocol):
         """Keep it for ``ttl`` seconds from now, and what is left of its path no shorter."""
 
     async def fetch(self, key_id: str, ids: Sequence[str]) -> dict[str, Kept]:
-        """Those of the key that are there and have not expired, by id."""
+        """Those of the key that are there and have not expired, by id.
+
+        Deleted ones too, while others go on from them.
+        """
 
     async def drop(self, key_id: str, response_id: str) -> bool:
-        """Delete it; False when it was not there, or was not the key's."""
+        """Delete it; False when it was not there, or was not the key's.
+
+        While a response that goes on from it is there, it stays as ``deleted``; it goes with the last of these.
+        """

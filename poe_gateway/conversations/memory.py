@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from poe_gateway.clock import Clock
 from poe_gateway.conversations.kept import Kept
 from poe_gateway.errors import StoreUnavailable
@@ -37,6 +39,15 @@ class MemoryKept:
         return {each: kept for each, (kept, until) in there.items() if kept.key_id == key_id and until > now}
 
     async def drop(self, key_id: str, response_id: str) -> bool:
-        there = await self.fetch(key_id, [response_id])
-        self.table.pop(response_id if there else "", None)
-        return bool(there)
+        kept = (await self.fetch(key_id, [response_id])).get(response_id)
+        if kept is None or kept.deleted:
+            return False
+        self.table[response_id] = (replace(kept, deleted=True), self.table[response_id][1])
+        for each in (response_id, *reversed(kept.path)):
+            if each not in self.table or not self.table[each][0].deleted or self._goes_on(each):
+                break
+            del self.table[each]
+        return True
+
+    def _goes_on(self, response_id: str) -> bool:
+        return any(kept.path[-1:] == (response_id,) for kept, _ in self.table.values())

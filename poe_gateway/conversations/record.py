@@ -12,7 +12,13 @@ from poe_gateway.chat.responses.echo import Item, echo_of
 from poe_gateway.conversations.kept import Kept
 from poe_gateway.vault import Vault, VaultError
 
-_KINDS = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+_KINDS = {
+    "message": "msg",
+    "function_call": "fc",
+    "function_call_output": "fco",
+    "reasoning": "rs",
+    "image_generation_call": "ig",
+}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,8 @@
 """The shelf: keeps responses whose callers want that, and gives requests what they go on from.
 
 A response goes on from an earlier one of the same service key, or there is none: to others it does not exist. A kept
-response stays for ``ttl`` seconds after the last one that goes on from it; deleted means gone, and what went on from it
-cannot be continued any more.
+response stays for ``ttl`` seconds after the last one that goes on from it. A deleted one cannot be read, referred to or
+gone on from any more; what went on from it before keeps its words, and they go with the last of these.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from poe_gateway.chat.responses.turns import check_calls, check_turns, turns
 from poe_gateway.clock import Ids
 from poe_gateway.conversations.kept import Kept, KeptStore
 from poe_gateway.conversations.record import Record, opened, sealed
-from poe_gateway.errors import NotFound, RequestTooLarge, StoreUnavailable, Unavailable
+from poe_gateway.errors import InvalidRequest, NotFound, RequestTooLarge, StoreUnavailable, Unavailable
 from poe_gateway.vault import Vault
 
 _MEGABYTE = 1024 * 1024
@@ -59,8 +59,8 @@ class Shelf:
     async def recall(self, principal: Principal, request: ChatRequest) -> ChatRequest:
         """The request with the conversation that it goes on from, on the same session.
 
-        Raises NotFound for what the key does not have, RequestTooLarge for a conversation beyond the bounds,
-        InvalidRequest for outputs of unknown calls, Unavailable while the database is away.
+        Raises InvalidRequest for a response that the key does not have and for outputs of unknown calls, NotFound for
+        such an item, RequestTooLarge for a conversation beyond the bounds, Unavailable while the database is away.
         """
         echo = echo_of(request)
         if echo.previous is None and not echo.refers:
@@ -114,7 +114,7 @@ class Shelf:
     async def find(self, principal: Principal, response_id: str) -> Record:
         """A kept response of the key. Raises NotFound, Unavailable."""
         kept = (await self._fetch(principal, [response_id])).get(response_id)
-        records = await self._opened([kept]) if kept is not None else None
+        records = await self._opened([kept]) if kept is not None and not kept.deleted else None
         if records is None:
             raise _unknown(response_id)
         return records[0]
@@ -131,7 +131,7 @@ class Shelf:
     async def _conversation(self, principal: Principal, previous: str) -> tuple[Kept, list[Record]]:
         """The response that is gone on from, and the records up to it."""
         last = (await self._fetch(principal, [previous])).get(previous)
-        if last is None:
+        if last is None or last.deleted:
             raise _no_previous(f"Previous response with id '{previous}' not found.")
         if len(last.path) >= self._longest or last.weight > self._heaviest:
             raise RequestTooLarge("The conversation is too long to be continued.", param="previous_response_id")
@@ -149,7 +149,8 @@ class Shelf:
         named = {response_of(item["id"]) for item in echo.items if item["type"] == "item_reference"}
         if len(named) > self._longest:
             raise RequestTooLarge("Too many responses are referred to.", param="input")
-        records = await self._opened(list((await self._fetch(principal, sorted(named))).values()))
+        there = (await self._fetch(principal, sorted(named))).values()
+        records = await self._opened([kept for kept in there if not kept.deleted])
         items: list[Item] = []
         for place, item in enumerate(echo.items):
             if item["type"] == "item_reference":
@@ -179,8 +180,9 @@ def _unknown(response_id: str) -> NotFound:
     return NotFound(f"Response with id '{response_id[:128]}' not found.", code="response_not_found")
 
 
-def _no_previous(message: str) -> NotFound:
-    return NotFound(message, code="previous_response_not_found", param="previous_response_id")
+def _no_previous(message: str) -> InvalidRequest:
+    """400, as the API says it: clients that start anew without their conversation look for it."""
+    return InvalidRequest(message, code="previous_response_not_found", param="previous_response_id")
 
 
 def _no_item(item_id: str, place: int) -> NotFound:

@@ -25,6 +25,7 @@ class CannedStream:
         self.label = ""
         self.tier: str | None = None
         self.escalations = 0
+        self.judged = ""
         self._text = text
 
     async def events(self) -> AsyncGenerator[ChatEvent, None]:

@@ -1,6 +1,6 @@
 """The walk of one chat request: plan, slot, credentials, upstream, and back. The hub that asks every room in turn.
 
-Nothing here decides: the catalogue plans, the broker chooses, the guard judges, ``failover`` says what follows a
+Nothing here decides: the planner plans, the broker chooses, the guard judges, ``failover`` says what follows a
 failure. Nothing here waits for the database, but for a session's binding and for credentials that were not opened for a
 while.
 
@@ -12,38 +12,27 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import datetime
 
-import msgspec
-from msgspec.structs import replace
-
-from poe_gateway.auth.keys import Principal, allowed, may_use
-from poe_gateway.chat import estimate, history
-from poe_gateway.chat.request import ChatRequest, Message
+from poe_gateway.auth.keys import Principal
+from poe_gateway.chat import estimate
+from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
 from poe_gateway.dispatch.answer import Answer
-from poe_gateway.dispatch.charging import Charge, Charging
+from poe_gateway.dispatch.charging import Charging
+from poe_gateway.dispatch.continuity import Continuity, Turn
 from poe_gateway.dispatch.failover import Tell, next_step
 from poe_gateway.dispatch.fingerprint import fingerprint
-from poe_gateway.dispatch.fitting import Fit, answered, fit
+from poe_gateway.dispatch.fitting import answered
+from poe_gateway.dispatch.journey import Journey, WalkPolicy
 from poe_gateway.dispatch.opening import Opening
-from poe_gateway.dispatch.prefixes import PrefixBook, opening_of, opening_with
-from poe_gateway.dispatch.sessions import SessionBinding, SessionBook
+from poe_gateway.dispatch.planning import Planner, Way
 from poe_gateway.dispatch.stream import Attempt, ChatStream, capacity_lost
 from poe_gateway.dispatch.trail import Trail
-from poe_gateway.errors import (
-    GatewayError,
-    InvalidRequest,
-    ModelNotFound,
-    SessionLost,
-    Unavailable,
-    UpstreamFailed,
-)
+from poe_gateway.errors import GatewayError, SessionLost, Unavailable
 from poe_gateway.pool import transitions
 from poe_gateway.pool.broker import Broker, Waits
 from poe_gateway.pool.decision import Choice, Decision, Try
-from poe_gateway.pool.guard import Verdict
-from poe_gateway.pool.lease import Lease, Want
+from poe_gateway.pool.lease import Lease
 from poe_gateway.pool.outcome import (
     AdapterDrift,
     Cancelled,
@@ -56,66 +45,14 @@ from poe_gateway.pool.outcome import (
     Transient,
 )
 from poe_gateway.pool.pricebook import PriceBook
-from poe_gateway.pool.selector import EVERY, Selector
 from poe_gateway.pool.store import StoreUnavailable
-from poe_gateway.routing.catalog import Catalog, Plan
+from poe_gateway.routing.catalog import Plan
 from poe_gateway.routing.course import Leg
 from poe_gateway.telemetry.events import AttemptFinished, Notice
 from poe_gateway.telemetry.hub import Telemetry
-from poe_gateway.upstreams.base import AccountRef, Fate, Upstream, UpstreamFailure
+from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
 from poe_gateway.upstreams.keychain import Keychain
 from poe_gateway.vault import VaultError
-
-
-class WalkPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one request, in seconds and attempts."""
-
-    acquire_timeout: float = 30.0
-    request_timeout: float = 300.0
-    max_attempts: int = 3
-    strict_sessions: bool = False
-    hold_back: float = 0.05
-    """How long the first piece of a streamed answer waits while a failure can still be hidden."""
-    affinity_requests: int = 200
-    affinity_seconds: float = 3600.0
-    """After so many requests, or so long, a session may choose anew."""
-    retry_delay: float = 0.0
-    """Where no other account is left, one that failed for a moment is tried again after so long, doubling up to ten
-    times as long; 0: never."""
-
-
-class _Journey(msgspec.Struct, kw_only=True):
-    """What one request has met so far."""
-
-    principal: Principal
-    request: ChatRequest
-    request_id: str
-    plan: Plan
-    fits: Mapping[str, Fit]
-    """By provider."""
-    trail: Trail
-    before: int
-    """Attempts of earlier legs."""
-    want: Want
-    deadline: float
-    impatient: bool
-    """The deadline is the caller's own, before the gateway's."""
-    decision: Decision
-    started: float
-    charge: Charge | None = None
-    session: str | None = None
-    binding: SessionBinding | None = None
-    opening: bytes | None = None
-    """Of a conversation without a session that goes on."""
-    attempts: int = 0
-    """Of this request, earlier legs included."""
-    momentary: set[str] = set()
-    """Accounts whose failure may have been for a moment only."""
-    again: set[str] = set()
-    """Those of them that the request was, or may be, tried at once more."""
-    tried: set[str] = set()
-    last: UpstreamFailure | None = None
-    verdict: Verdict | None = None
 
 
 class Dispatcher:
@@ -126,14 +63,12 @@ class Dispatcher:
         *,
         broker: Broker,
         keychain: Keychain,
-        upstreams: Mapping[str, Upstream],
-        catalog: Catalog,
-        sessions: SessionBook,
+        planner: Planner,
+        continuity: Continuity,
         telemetry: Telemetry,
         clock: Clock,
         policy: WalkPolicy,
         prices: PriceBook | None = None,
-        prefixes: PrefixBook | None = None,
         decided: Callable[[Decision], None] = lambda decision: None,
         charging: Charging | None = None,
         count: Callable[[str], int] | None = None,
@@ -142,22 +77,17 @@ class Dispatcher:
 
         ``count``: tokens of a text, for upstreams that do not tell; None: they are estimated.
         """
-        self._count = count
-        self._charging = charging
         self._broker = broker
         self._keychain = keychain
-        self._upstreams = upstreams
-        self._catalog = catalog
-        self._sessions = sessions
+        self._planner = planner
+        self._continuity = continuity
         self._telemetry = telemetry
         self._clock = clock
         self._policy = policy
         self._prices = prices
-        self._prefixes = prefixes
         self._decided = decided
-        self._selectors: dict[tuple[tuple[str, ...], ...], Selector] = {}
-        self._met: dict[tuple[frozenset[str], Selector], tuple[float, bool]] = {}
-        """Offers and selector -> until when it is known, and whether they have an account in common."""
+        self._charging = charging
+        self._count = count
 
     async def chat(
         self,
@@ -176,16 +106,13 @@ class Dispatcher:
         leg = leg or Leg(model=request.model)
         trail = trail or Trail()
         try:
-            plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
-            if not (trail.granted or _may_use(principal, leg, plan.model)):
-                allowed(principal, plan.model)
-            plan, fits = self._fitting(plan, request, self._selector(principal, leg.labels))
+            plan, ways = self._planner.plan(principal, request, leg, granted=trail.granted)
         except GatewayError as error:
             self.record(principal, request_id, leg, trail)
             if not trail.onward(error):
                 self.close(trail, error.status, error.code)
             raise
-        journey = self._journey(principal, request, request_id, plan, fits, leg, trail)
+        journey = self._journey(principal, request, request_id, plan, ways, leg, trail)
         try:
             if self._charging is not None:
                 tokens = journey.decision.tokens
@@ -196,9 +123,7 @@ class Dispatcher:
                 else:
                     journey.charge = trail.charge
                     await self._charging.readmit(trail.charge, request, plan, journey.want, tokens)
-            if request.session_id is not None:
-                journey.session = SessionBook.key(principal.key_id, request.session_id)
-                journey.binding = await self._sessions.find(journey.session)
+            await self._continuity.find(journey)
             while True:
                 lease = await self._lease(journey, waiting)
                 stream = await self._attempt(journey, lease)
@@ -220,45 +145,16 @@ class Dispatcher:
             self._decide(journey, GatewayError.status, GatewayError.code)
             raise
 
-    def _fitting(self, plan: Plan, request: ChatRequest, selector: Selector) -> tuple[Plan, dict[str, Fit]]:
-        """The offers that can do what is asked, at best without emulation, and how each provider is asked.
-
-        ``selector``: a provider of which it has no account does not keep others from emulating.
-
-        Raises InvalidRequest when none can, UpstreamFailed when there is no adapter.
-        """
-        fits: dict[str, Fit] = {}
-        refusal: InvalidRequest | None = None
-        for provider in {offer.partition(":")[0] for offer in plan.offers}:
-            upstream = self._upstreams.get(provider)
-            if upstream is None:  # an account of an adapter that this version does not have
-                continue
-            try:
-                fits[provider] = fit(request, upstream.capabilities, drop=request.lenient)
-            except InvalidRequest as error:
-                refusal = error
-        if not fits:
-            raise refusal or UpstreamFailed("Nothing here speaks to the accounts of this model.", code="no_adapter")
-        if len(fits) > 1 and selector is not EVERY:
-            fits = {name: each for name, each in fits.items() if self._meets(_of(plan.offers, name), selector)} or fits
-        if len(fits) > 1:
-            least = min(len(each.emulated) + len(each.dropped) for each in fits.values())
-            fits = {name: each for name, each in fits.items() if len(each.emulated) + len(each.dropped) == least}
-        targets = {offer: name for offer, name in plan.targets.items() if offer.partition(":")[0] in fits}
-        if len(targets) < len(plan.targets):
-            plan = replace(plan, targets=targets, offers=frozenset(targets))
-        return plan, fits
-
     def _journey(
         self,
         principal: Principal,
         request: ChatRequest,
         request_id: str,
         plan: Plan,
-        fits: Mapping[str, Fit],
+        ways: Mapping[str, Way],
         leg: Leg,
         trail: Trail,
-    ) -> _Journey:
+    ) -> Journey:
         now = self._clock.monotonic()
         patience = self.patience(request)
         if trail.deadline is not None:
@@ -268,19 +164,18 @@ class Dispatcher:
         decision = self.record(principal, request_id, leg, trail)
         decision.model, decision.offers = plan.model, list(plan.targets)
         decision.tokens, decision.fingerprint = tokens, mark
-        return _Journey(
+        return Journey(
             principal=principal,
             request=request,
             request_id=request_id,
             plan=plan,
-            fits=fits,
+            ways=ways,
             trail=trail,
             before=trail.attempts,
             attempts=trail.attempts,
             deadline=now + patience,
             impatient=patience < self._policy.request_timeout,
-            started=now,
-            want=self.want(
+            want=self._planner.want(
                 principal,
                 plan,
                 tokens=tokens,
@@ -297,29 +192,6 @@ class Dispatcher:
         longest = self._policy.request_timeout
         return longest if request.timeout is None else min(longest, request.timeout)
 
-    def may(self, principal: Principal, leg: Leg, trail: Trail) -> bool:
-        """Whether the key may use the leg's model and any of its accounts. What nobody serves the walk will tell of."""
-        try:
-            plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
-        except ModelNotFound:
-            return True
-        if not (trail.granted or _may_use(principal, leg, plan.model)):
-            return False
-        if not (principal.providers or principal.labels or principal.without):
-            return True
-        return self._meets(plan.offers, self._selector(principal, leg.labels))
-
-    def _meets(self, offers: frozenset[str], selector: Selector) -> bool:
-        """Whether any account of these offers is the selector's, in service or not."""
-        now = self._clock.monotonic()
-        known = self._met.get((offers, selector))
-        if known is None or known[0] <= now:
-            if len(self._met) >= _SELECTORS:
-                self._met.clear()
-            meets = any(selector.matches(seat.account) for seat in self._broker.seats_in(offers))
-            known = self._met[offers, selector] = now + _KNOWN, meets
-        return known[1]
-
     def record(self, principal: Principal, request_id: str, leg: Leg, trail: Trail) -> Decision:
         """The record of the request, as far as it is known when a leg begins."""
         decision = trail.decision
@@ -332,47 +204,7 @@ class Dispatcher:
         decision.profile, decision.label, decision.escalations = trail.profile, trail.label, trail.escalations
         return decision
 
-    def want(
-        self,
-        principal: Principal,
-        plan: Plan,
-        *,
-        tokens: int,
-        request_id: str = "",
-        fingerprint: str = "",
-        deadline: float = 0.0,
-        labels: tuple[str, ...] = (),
-    ) -> Want:
-        """What a request of this caller asks of the pool. ``labels``: only accounts that carry these as well."""
-        offers, prices = plan.offers, self._prices
-        return Want(
-            offers=offers,
-            model=plan.model,
-            key=plan.key,
-            caller=principal.key_id,
-            evidence=request_id,
-            deadline=deadline,
-            selector=self._selector(principal, labels),
-            need=0 if prices is None else prices.at_most(offers, plan.key, tokens),
-            expected=0 if prices is None else prices.expected(offers, plan.key, tokens),
-            priority=principal.priority,
-            weight=principal.weight,
-            fingerprint=fingerprint,
-        )
-
-    def _selector(self, principal: Principal, labels: tuple[str, ...]) -> Selector:
-        key = (principal.providers, (*principal.labels, *labels), principal.without)
-        if key == ((), (), ()):
-            return EVERY
-        selector = self._selectors.get(key)
-        if selector is None:
-            if len(self._selectors) >= _SELECTORS:
-                self._selectors.clear()
-            selector = Selector(providers=key[0], labels=key[1], without=key[2])
-            self._selectors[key] = selector
-        return selector
-
-    def _decide(self, journey: _Journey, status: int, code: str | None) -> None:
+    def _decide(self, journey: Journey, status: int, code: str | None) -> None:
         """The request is over, unless another leg follows: its record is complete."""
         journey.trail.attempts = journey.attempts
         if not journey.trail.goes_on:
@@ -390,8 +222,8 @@ class Dispatcher:
         decision.seconds = (self._clock.now() - decision.at).total_seconds()
         self._decided(decision)
 
-    async def _lease(self, journey: _Journey, waiting: Waits | None) -> Lease:
-        want = self._leaning(journey)
+    async def _lease(self, journey: Journey, waiting: Waits | None) -> Lease:
+        want = self._continuity.leaning(journey)
         began = self._clock.monotonic()
         try:
             if want is None:
@@ -417,7 +249,7 @@ class Dispatcher:
         journey.decision.choices.append(lease.choice)
         return lease
 
-    async def _pause(self, journey: _Journey) -> bool:
+    async def _pause(self, journey: Journey) -> bool:
         """Wait a little when accounts are left whose failure may have been for a moment; False: none is."""
         if not journey.momentary or not self._policy.retry_delay:
             return False
@@ -431,37 +263,7 @@ class Dispatcher:
         journey.momentary.clear()
         return True
 
-    def _leaning(self, journey: _Journey) -> Want | None:
-        """The wish with the account that it leans on; None when a strict session has lost its account."""
-        want, binding = journey.want, journey.binding
-        if journey.tried:
-            want = replace(want, tried=frozenset(journey.tried))
-        if binding is not None:
-            own = binding.account_id not in journey.tried and binding.offer in journey.plan.targets
-            strict = self._policy.strict_sessions
-            if strict and not own:
-                return None
-            if own and (strict or not self._worn_out(binding)):
-                want = replace(want, affinity=binding.account_id, steadfast=strict)
-                if strict:
-                    want = replace(want, offers=frozenset({binding.offer}))
-        elif journey.session is None and self._prefixes is not None and not journey.tried:
-            journey.opening = opening_of(want.caller, journey.request)
-            if journey.opening is not None:
-                account_id = self._prefixes.account(journey.opening, self._clock.monotonic())
-                if account_id is not None:
-                    want = replace(want, affinity=account_id, patience=0.0)
-        return want
-
-    def _worn_out(self, binding: SessionBinding) -> bool:
-        """Whether the session was on its account long enough to choose anew."""
-        policy = self._policy
-        if binding.turns >= policy.affinity_requests:
-            return True
-        since = binding.bound_at
-        return since is not None and (self._clock.now() - since).total_seconds() > policy.affinity_seconds
-
-    async def _attempt(self, journey: _Journey, lease: Lease) -> ChatStream | None:
+    async def _attempt(self, journey: Journey, lease: Lease) -> ChatStream | None:
         """One attempt on one slot: a stream, or None when another account should be tried. Raises GatewayError."""
         journey.attempts += 1
         task = asyncio.current_task()
@@ -474,10 +276,18 @@ class Dispatcher:
             ref = await self._open(journey, lease)
             if ref is None:
                 return None
-            attempt, request, bound = self._prepare(journey, lease)
+            turn = self._continuity.turn(journey, lease)
+            attempt = Attempt(
+                number=journey.attempts,
+                lease=lease,
+                provider=lease.account.provider,
+                target=journey.plan.targets[lease.account.offer],
+                session=turn.how,
+                fit=journey.ways[lease.account.provider].fit,
+            )
             sent = True
             try:
-                stream = await self._begin(journey, attempt, ref, request, bound)
+                stream = await self._begin(journey, attempt, ref, turn)
             except UpstreamFailure as failure:
                 self._after(journey, attempt, failure)
                 return None
@@ -495,7 +305,7 @@ class Dispatcher:
                 lease.on_revoked = None
                 self._broker.give_up(lease)  # does nothing when settled: no way out of here keeps the slot
 
-    async def _open(self, journey: _Journey, lease: Lease) -> AccountRef | None:
+    async def _open(self, journey: Journey, lease: Lease) -> AccountRef | None:
         """The account's credentials, at hand as a rule; None when they cannot be read (the account is set aside)."""
         try:
             return self._keychain.at_hand(lease.account) or await self._keychain.ref(lease.account)
@@ -514,62 +324,22 @@ class Dispatcher:
                 ) from None
             raise
 
-    def _prepare(self, journey: _Journey, lease: Lease) -> tuple[Attempt, ChatRequest, Mapping[str, object] | None]:
-        """What is sent on this account: the whole history, or only what its conversation does not hold yet."""
-        request, binding = journey.request, journey.binding
-        how: str | None = None
-        new: tuple[Message, ...] | None = None
-        bound: Mapping[str, object] | None = None
-        if journey.session is not None:
-            if journey.session in self._sessions.busy:
-                # Its conversation is answering right now: this turn gets one of its own that nobody remembers.
-                how, request = "replayed", replace(request, session_id=None)
-            elif binding is None:
-                how = "new"
-            elif binding.account_id != lease.account.id:
-                how = "moved"
-                own = self._broker.seats.get(binding.account_id)
-                if own is not None and own.allowed and not (journey.tried or self._worn_out(binding)):
-                    # Its account is merely busy: this turn is answered elsewhere, the binding stays.
-                    how, request = "borrowed", replace(request, session_id=None)
-                    lease.choice.how = "borrowed"
-            else:
-                if binding.state is not None and binding.model == journey.plan.key:
-                    new = history.new_turns(request, binding.chain)
-                if new is not None:
-                    how, bound, request = "continued", binding.state, replace(request, messages=new)
-                else:
-                    how = "replayed"
-        attempt = Attempt(
-            number=journey.attempts,
-            lease=lease,
-            provider=lease.account.provider,
-            target=journey.plan.targets[lease.account.offer],
-            session=how,
-            fit=journey.fits[lease.account.provider],
-        )
-        return attempt, request, bound
-
-    async def _begin(
-        self,
-        journey: _Journey,
-        attempt: Attempt,
-        ref: AccountRef,
-        request: ChatRequest,
-        bound: Mapping[str, object] | None,
-    ) -> ChatStream:
+    async def _begin(self, journey: Journey, attempt: Attempt, ref: AccountRef, turn: Turn) -> ChatStream:
         """Call the upstream and wait for its first piece. Raises UpstreamFailure. Settled but when it returns."""
-        session = journey.session if request.session_id is not None else None
-        upstream = self._upstreams[attempt.provider]
         source = answered(
-            attempt.fit, upstream, ref, attempt.target, request, bound, salt=journey.request_id, count=self._count
+            attempt.fit,
+            journey.ways[attempt.provider].upstream,
+            ref,
+            attempt.target,
+            turn.request,
+            turn.bound,
+            salt=journey.request_id,
+            count=self._count,
         )
         if journey.charge is not None:  # nothing is sent before the first event is asked for
-            journey.charge.open(
-                attempt.lease, journey.request_id, attempt.number, attempt.target, stream=request.stream
-            )
-        if session is not None:
-            self._sessions.busy.add(session)
+            stream = turn.request.stream
+            journey.charge.open(attempt.lease, journey.request_id, attempt.number, attempt.target, stream=stream)
+        self._continuity.begin(turn)
         answer = Answer()
         opening = Opening(source, answer)
         deadline = asyncio.get_running_loop().time() + max(0.05, journey.deadline - self._clock.monotonic())
@@ -585,8 +355,7 @@ class Dispatcher:
             try:
                 await opening.abandon()
             finally:  # the caller may leave while the adapter cleans up
-                if session is not None:
-                    self._sessions.busy.discard(session)
+                self._continuity.end(turn)
                 outcome, fate = _ended(error)
                 self._settle(journey, attempt, answer, self._blamed(journey, outcome), fate)
             raise
@@ -595,14 +364,10 @@ class Dispatcher:
             if attempt.lease.closed:
                 return
             outcome = self._blamed(journey, outcome)
-            if session is not None:
-                self._sessions.busy.discard(session)
+            self._continuity.end(turn)
             try:
                 self._settle(journey, attempt, answer, outcome, fate, ttft=begun - attempt.lease.taken)
-                if session is not None:
-                    self._remember(journey, attempt, request, answer, outcome)
-                elif isinstance(outcome, Succeeded) and not journey.trail.goes_on:
-                    self._remember_opening(journey, attempt, answer)
+                self._continuity.answered(journey, attempt.lease, turn, answer, outcome)
             finally:
                 self._broker.give_up(attempt.lease)  # does nothing when settled
                 self._decide(journey, *_told(outcome))
@@ -620,7 +385,7 @@ class Dispatcher:
             charge=journey.charge,
         )
 
-    def _blamed(self, journey: _Journey, outcome: Outcome) -> Outcome:
+    def _blamed(self, journey: Journey, outcome: Outcome) -> Outcome:
         """A caller that has less patience than the gateway left, when its time is up: no account was too slow."""
         late = isinstance(outcome, Transient) and outcome.timeout
         if late and journey.impatient and self._clock.monotonic() >= journey.deadline - _MOMENT:
@@ -628,7 +393,7 @@ class Dispatcher:
         return outcome
 
     async def _open_answer(
-        self, journey: _Journey, attempt: Attempt, opening: Opening, deadline: float, began: Callable[[], None]
+        self, journey: Journey, attempt: Attempt, opening: Opening, deadline: float, began: Callable[[], None]
     ) -> None:
         """Read what is read before the caller sees anything. Raises UpstreamFailure for whatever goes wrong."""
         try:
@@ -652,15 +417,11 @@ class Dispatcher:
             )
             raise UpstreamFailure(AdapterDrift(f"unforeseen {type(error).__name__}"), Fate.UNKNOWN) from error
 
-    def _after(self, journey: _Journey, attempt: Attempt, failure: UpstreamFailure) -> None:
+    def _after(self, journey: Journey, attempt: Attempt, failure: UpstreamFailure) -> None:
         """Decide what follows a failure before the first piece. Raises GatewayError when nothing does."""
         outcome, fate = failure.outcome, failure.fate
         if attempt.session == "continued" and fate is Fate.NOT_SENT and isinstance(outcome, Rejected | AdapterDrift):
-            # The upstream refuses to continue the conversation: the history goes into a new one.
-            binding = journey.binding
-            if binding is not None:
-                self._sessions.drop(binding.id)
-                journey.binding = replace(binding, state=None)
+            self._continuity.refused(journey)
             return
         stop = journey.verdict is not None and self._broker.ends(journey.want, journey.verdict)
         stop = stop or self._clock.monotonic() >= journey.deadline
@@ -669,61 +430,22 @@ class Dispatcher:
         if isinstance(step, Tell):
             step.error.unsettled = fate is Fate.UNKNOWN
             raise self._timed(journey, step.error, outcome)
-        if attempt.session == "continued" and fate is not Fate.NOT_SENT and journey.binding is not None:
-            # Its conversation has the message without an answer: it is not gone on with.
-            journey.binding = replace(journey.binding, chain=(), state=None, updated_at=self._clock.now())
-            self._sessions.put(journey.binding)
+        if attempt.session == "continued" and fate is not Fate.NOT_SENT:
+            self._continuity.spoilt(journey)
         journey.last = failure
         journey.tried.add(attempt.lease.account.id)
         if isinstance(outcome, Transient) and not outcome.timeout:
             journey.momentary.add(attempt.lease.account.id)
 
-    def _timed(self, journey: _Journey, error: GatewayError, outcome: Failure) -> GatewayError:
+    def _timed(self, journey: Journey, error: GatewayError, outcome: Failure) -> GatewayError:
         """When to come back is told of the whole pool, not of the account that was tried last."""
         if isinstance(outcome, RateLimited | Depleted):
             error.retry_after = self._broker.comes_back(journey.want)
         return error
 
-    def _remember(
-        self, journey: _Journey, attempt: Attempt, sent: ChatRequest, answer: Answer, outcome: Outcome
-    ) -> None:
-        """Bind the session to where its newest turn was answered."""
-        binding = journey.binding
-        session = journey.session
-        assert session is not None  # noqa: S101 - only called for sessions
-        if isinstance(outcome, Succeeded) and not journey.trail.goes_on:
-            held = binding.chain if attempt.session == "continued" and binding is not None else ()
-            chain = (*held, *history.digests(sent.messages), history.answered(answer.text, answer.calls))
-            state = answer.state or (binding.state if attempt.session == "continued" and binding is not None else None)
-        elif binding is not None and attempt.session == "continued":
-            # Nobody knows what the conversation holds now, or it holds what the caller never saw: the next turn starts
-            # a new one on the same account.
-            chain, state = (), None
-        else:
-            return
-        now = self._clock.now()
-        since: datetime | None = now
-        turns = 1
-        stayed = binding is not None and binding.account_id == attempt.lease.account.id
-        if binding is not None and stayed and not self._worn_out(binding):
-            since, turns = binding.bound_at, binding.turns + 1
-        self._sessions.put(
-            SessionBinding(
-                bound_at=since,
-                turns=turns,
-                id=session,
-                account_id=attempt.lease.account.id,
-                offer=attempt.lease.account.offer,
-                model=journey.plan.key,
-                state=state,
-                chain=chain,
-                updated_at=now,
-            )
-        )
-
     def _settle(
         self,
-        journey: _Journey,
+        journey: Journey,
         attempt: Attempt,
         answer: Answer,
         outcome: Outcome,
@@ -776,7 +498,7 @@ class Dispatcher:
             )
         )
 
-    def _book(self, journey: _Journey, attempt: Attempt, answer: Answer) -> None:
+    def _book(self, journey: Journey, attempt: Attempt, answer: Answer) -> None:
         """What the answer cost teaches the price book."""
         prices, account = self._prices, attempt.lease.account
         if prices is None or not account.metered:
@@ -789,29 +511,8 @@ class Dispatcher:
             prices.observe(account.offer, journey.plan.key, spent, journey.decision.tokens, now)
         prices.used(account.offer, journey.plan.key, spent, now)
 
-    def _remember_opening(self, journey: _Journey, attempt: Attempt, answer: Answer) -> None:
-        """A conversation without a session: where it began, or went on."""
-        if self._prefixes is None or journey.session is not None:
-            return
-        caller, request = journey.want.caller, journey.request
-        opening = journey.opening or opening_with(caller, request, answer.text, answer.calls)
-        self._prefixes.remember(opening, attempt.lease.account.id, self._clock.monotonic())
 
-
-_SELECTORS = 1024
-_KNOWN = 5.0
-"""Seconds."""
 _MOMENT = 0.05
-
-
-def _of(offers: frozenset[str], provider: str) -> frozenset[str]:
-    return frozenset([offer for offer in offers if offer.partition(":")[0] == provider])
-
-
-def _may_use(principal: Principal, leg: Leg, model: str) -> bool:
-    """By the model's public name, the same with its provider before it, or the tier's name."""
-    names = [model, *([leg.prefix + model] if leg.prefix else []), *([leg.tier] if leg.tier else [])]
-    return any(may_use(principal, name) for name in names)
 
 
 def _told(outcome: Outcome) -> tuple[int, str | None]:

@@ -88,21 +88,17 @@ class Estimator:
     def estimate(self, org: str, request: ChatRequest, plan: Plan, want: Want, tokens: int, at: datetime) -> Estimate:
         """``tokens``: of the prompt, by its length."""
         longest = _longest(request)
-        ordered = sorted(plan.offers)
-        offers: dict[str, list[str]] = {}
-        for offer in ordered:
-            offers.setdefault(offer.partition(":")[0], []).append(offer)
-        expected = self._learned.estimate(ordered, plan.key, prompt_estimate=tokens, max_tokens=longest)
+        expected = self._learned.estimate(sorted(plan.offers), plan.key, prompt_estimate=tokens, max_tokens=longest)
         points_unknown = any(
             offer not in self._pointless and self._points.price(offer, plan.key) is None for offer in plan.offers
         )
         told: dict[str, tuple[str, str]] = {}
         quotes: dict[str, Quote] = {}
         unknown = unpriced = False
-        for provider, its in offers.items():
+        for provider, its in plan.providers.items():
             own = expected
-            if len(offers) > 1:
-                own = self._learned.estimate(its, plan.key, prompt_estimate=tokens, max_tokens=longest)
+            if len(plan.providers) > 1:
+                own = self._learned.estimate(sorted(its), plan.key, prompt_estimate=tokens, max_tokens=longest)
             if (figure := _told(own)) is not None:
                 told[provider] = figure
             rule = self.rule(org, provider, plan, at)
@@ -168,7 +164,9 @@ def _told(expected: Expected) -> tuple[str, str] | None:
 
 
 def _longest(request: ChatRequest) -> int | None:
-    """The caller's own bound of the answer, in tokens."""
+    """The caller's own bound of the answer, in tokens; vectors have none."""
+    if request.operation == "embed":
+        return 0
     for name in ("max_completion_tokens", "max_tokens"):
         value = request.parameters.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:

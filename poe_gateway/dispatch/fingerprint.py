@@ -53,6 +53,8 @@ def fingerprint(request: ChatRequest, model_key: str) -> str:
                 detail = part.detail.encode("utf-8", "surrogatepass")
                 update(b"i%d %d %b" % (len(text), len(detail), detail))
             update(text)
+            if part.cache:
+                update(b"c" + _fields(part.cache))
         if message.tool_calls or message.tool_call_id or message.name or message.extra:
             calls = [(call.id, call.name, call.arguments) for call in message.tool_calls]
             update(b"x" + _fields({**message.extra, "": (calls, message.tool_call_id, message.name)}))

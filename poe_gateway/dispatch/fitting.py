@@ -25,13 +25,19 @@ from poe_gateway.upstreams.base import AccountRef, Capabilities, Upstream
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
     """How one upstream is asked. ``emulated``: of ``tools``, ``response_format``, ``stop``, ``max_tokens``.
 
-    ``dropped``: parameters without effect, as the caller allows. ``parameters``: those that are passed on; None: all.
+    ``dropped``: parameters without effect, as the caller allows, in his words. ``parameters``: those that are passed
+    on; None: all.
     """
 
     emulated: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
     parameters: Mapping[str, Any] | None = None
     emulation: Emulation | None = None
+
+    @property
+    def loss(self) -> int:
+        """How much of the request is not done by the upstream itself."""
+        return len(self.emulated) + len(self.dropped)
 
 
 NOTHING = Fit()
@@ -57,13 +63,13 @@ def fit(request: ChatRequest, capabilities: Capabilities, *, drop: bool = False)
         raise InvalidRequest(
             "Images are not supported by the accounts that serve this model: send text only, or choose another model.",
             code="unsupported_content",
-            param="messages",
+            param=request.spelling("messages"),
         )
     offer = None if capabilities.tools or request.operation != "chat" else _offer(request)
     output = None if capabilities.structured and _held(request, capabilities) else request.output
     if offer is None and output is None and (capabilities.parameters is None or not request.parameters):
         return NOTHING
-    _check_schemas(offer, output)
+    _check_schemas(offer, output, request.spelling("response_format"))
     sorted_out = _Parameters(request, capabilities.parameters, drop=drop)
     emulated = [name for name, wanted in (("tools", offer), ("response_format", output)) if wanted is not None]
     if sorted_out.stop:
@@ -73,7 +79,7 @@ def fit(request: ChatRequest, capabilities: Capabilities, *, drop: bool = False)
     emulation = Emulation(offer=offer, output=output, stop=sorted_out.stop, max_tokens=sorted_out.max_tokens)
     return Fit(
         emulated=tuple(emulated),
-        dropped=tuple(sorted_out.dropped),
+        dropped=tuple(dict.fromkeys(sorted_out.dropped)),
         parameters=sorted_out.passed,
         emulation=emulation if emulated else None,
     )
@@ -106,13 +112,14 @@ class _Parameters:
             elif name in LIMITS and in_words:
                 self._limit(name, token_limit(name, value), followed)
             elif drop or name in request.defaults:
-                self.dropped.append(name)
+                self.dropped.append(request.spelling(name))
             else:
+                spelled = request.spelling(name)
                 raise InvalidRequest(
-                    f"'{name}' is not supported by the accounts that serve this model: leave it out, or send the "
+                    f"'{spelled}' is not supported by the accounts that serve this model: leave it out, or send the "
                     "header 'X-Gateway-Drop-Params: true' to have it ignored.",
                     code="unsupported_parameter",
-                    param=name,
+                    param=spelled,
                 )
 
     def _limit(self, name: str, limit: int, followed: frozenset[str]) -> None:
@@ -141,15 +148,15 @@ def _offer(request: ChatRequest) -> Offer | None:
     return None
 
 
-def _check_schemas(offer: Offer | None, output: OutputFormat | None) -> None:
-    """What the answer will be checked by must be fit for it. Raises InvalidRequest."""
+def _check_schemas(offer: Offer | None, output: OutputFormat | None, spelled: str) -> None:
+    """What the answer will be checked by must be fit for it; ``spelled``: its form. Raises InvalidRequest."""
     patterns: set[str] = set()
     try:
         for tool in offer.callable if offer is not None else ():
             where, param = f"The parameters of the tool '{tool.name}'", "tools"
             if tool.parameters is not None:
                 schemas.check(tool.parameters, patterns)
-        where, param = "The schema of 'response_format'", "response_format"
+        where, param = f"The schema of '{spelled}'", spelled
         if output is not None and output.schema is not None:
             schemas.check(output.schema, patterns)
     except SchemaError as error:

@@ -4,7 +4,10 @@ The room ``routing`` decides (pure); here the legs are walked one after another 
 charge, one record, one patience. What leads on to the next leg:
 
 - a failure that is not the caller's, nor his own limit, nor of a message that the upstream may have;
-- under ``escalate`` also an answer that is not good enough, as long as nothing of it was sent.
+- that the accounts of this leg cannot do what is asked: others may. What is told at the end is a failure of those
+  that can, if there was one;
+- under ``escalate`` also an answer that is not good enough, as long as nothing of it was sent. The newest of those is
+  kept: when nothing better comes of the legs behind it, the caller gets it rather than their failure.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from functools import partial
 
+import msgspec
 from msgspec.structs import replace
 
 from poe_gateway.auth.keys import Principal, may_use
@@ -24,6 +28,7 @@ from poe_gateway.chat.tokens import prompt_tokens
 from poe_gateway.clock import Clock
 from poe_gateway.dispatch.canned import CannedStream
 from poe_gateway.dispatch.dispatcher import Dispatcher
+from poe_gateway.dispatch.planning import Planner
 from poe_gateway.dispatch.stream import ChatStream
 from poe_gateway.dispatch.trail import Trail
 from poe_gateway.errors import GatewayError, ModelNotFound, SessionLost, UpstreamTimeout
@@ -41,6 +46,16 @@ from poe_gateway.telemetry.hub import Telemetry
 _PRINCIPALS = 4096
 Stream = ChatStream | CannedStream
 _PLAIN = Asked()
+_CANNOT = frozenset({"unsupported_operation", "unsupported_content", "unsupported_parameter"})
+"""Codes of what is beyond the accounts of one leg, told before anything was sent."""
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """An answer that was not good enough, whole and paid for. ``reason``: why, in one word."""
+
+    stream: ChatStream
+    leg: Leg
+    reason: str
 
 
 class Router:
@@ -50,6 +65,7 @@ class Router:
         self,
         *,
         dispatcher: Dispatcher,
+        planner: Planner,
         catalog: Catalog,
         telemetry: Telemetry,
         clock: Clock,
@@ -61,6 +77,7 @@ class Router:
         self._count = count
         self.health = BackendHealth()
         self._dispatcher = dispatcher
+        self._planner = planner
         self._catalog = catalog
         self._telemetry = telemetry
         self._clock = clock
@@ -112,9 +129,7 @@ class Router:
                 self._dispatcher.close(trail, status, code or None)
 
     def _course(self, table: Table, principal: Principal, request: ChatRequest, asked: Asked) -> Course:
-        caller: dict[str, str | None] = {"key_id": None, "key_name": None, "org": None}
-        if not is_public(principal.key_id):
-            caller = {"key_id": principal.key_id, "key_name": principal.name, "org": principal.org}
+        caller = routed_as(principal)
         profile = profile_of(table, **caller)
         self.health.terms(table.terms.health_window, table.terms.health_error_threshold)
         now = self._clock.monotonic()
@@ -156,7 +171,7 @@ class Router:
 
     def _permitted(self, course: Course, principal: Principal, trail: Trail) -> Course:
         """The course without the legs that the key may not use; where it may use none the first one tells."""
-        legs = tuple([leg for leg in course.legs if self._dispatcher.may(principal, leg, trail)])
+        legs = tuple([leg for leg in course.legs if self._planner.may(principal, leg, granted=trail.granted)])
         return course if legs == course.legs else replace(course, legs=legs or course.legs[:1])
 
     async def _legs(
@@ -168,39 +183,55 @@ class Router:
         waiting: Waits | None,
         trail: Trail,
     ) -> ChatStream:
+        kept: _Kept | None = None
+        failed: GatewayError | None = None
         for number, leg in enumerate(course.legs, 1):
             if trail.attempts and self._is_late(trail):
+                if kept is not None:
+                    return self._fallen_back(kept, trail)
                 late = UpstreamTimeout()
                 late.attempts = trail.attempts
                 raise late
             last = number == len(course.legs)
             judged = course.judged and not request.stream and not last
-            trail.goes_on, trail.onward = judged, _never if last else partial(self._leads_on, trail)
+            follows = _never if last else partial(self._leads_on, trail)
+            before = trail.attempts
+            # With something to fall back on, what becomes of a failure is decided here.
+            trail.goes_on, trail.onward = judged, follows if kept is None and failed is None else _always
             try:
                 stream = await self._dispatcher.chat(principal, _at(request, leg), request_id, waiting, leg, trail)
             except GatewayError as error:
-                self._note(leg, well=not _upstreams_fault(error))
-                if not trail.onward(error):
-                    raise
-                self._escalate(course, trail, leg, error.code or "failed")
-                continue
+                self._note_failure(leg, error, asked=trail.attempts > before)
+                if failed is None or not _is_not_there(error):
+                    failed = error
+                if follows(error):
+                    self._escalate(course, trail, leg, error.code or "failed")
+                    continue
+                if kept is not None:
+                    return self._fallen_back(kept, trail)
+                failed.attempts = trail.attempts
+                raise failed from None
             self._note(leg, well=True)
-            reason = None
-            if judged and not self._is_late(trail):
-                answer = stream.answer
-                reason = poor(
-                    answer.text,
-                    refused=bool(answer.refusals),
-                    called_tools=bool(answer.tool_calls),
-                    finish=answer.finish or "stop",
-                    minimum=course.profile.min_answer_chars if course.profile is not None else 0,
-                )
+            reason = _why_poor(stream, course) if judged and not self._is_late(trail) else None
             trail.goes_on = reason is not None
             if reason is None:
                 return _named(stream, leg, trail)
             await _read_out(stream)
+            kept = _Kept(stream, leg, reason)
             self._escalate(course, trail, leg, reason)
         raise ModelNotFound(f"The model '{request.model[:200]}' leads nowhere.", param="model")
+
+    def _fallen_back(self, kept: _Kept, trail: Trail) -> ChatStream:
+        """The kept answer, which is over: it is read once more, and was settled when it was read first."""
+        stream = _named(kept.stream, kept.leg, trail)
+        stream.judged = kept.reason
+        assert stream.attempt is not None and trail.decision is not None  # noqa: S101 - it was asked for and answered
+        stream.attempt = replace(stream.attempt, number=trail.attempts)
+        decision = trail.decision
+        decision.model, decision.tier, decision.judged = stream.model, kept.leg.tier or "", kept.reason
+        decision.escalations = trail.escalations
+        self._dispatcher.close(trail, 200, None)
+        return stream
 
     async def _classified(
         self, table: Table, course: Course, principal: Principal, request: ChatRequest, request_id: str, trail: Trail
@@ -209,6 +240,7 @@ class Router:
         leg, profile = course.classifier, course.profile
         assert leg is not None and profile is not None  # noqa: S101 - only called for such courses
         said: str | None = None
+        before = trail.attempts
         trail.goes_on, trail.onward = True, _not_limited
         try:
             async with asyncio.timeout(profile.classifier_timeout):
@@ -221,7 +253,7 @@ class Router:
         except GatewayError as error:
             if not _not_limited(error):
                 raise
-            self._note(leg, well=not _upstreams_fault(error))
+            self._note_failure(leg, error, asked=trail.attempts > before)
         now = self._clock.monotonic()
         course = classified(
             table,
@@ -246,9 +278,21 @@ class Router:
         profile = course.profile.name if course.profile is not None else ""
         self._telemetry.emit(Escalated(profile=profile, tier=leg.tier or leg.model, reason=reason))
 
+    def _note_failure(self, leg: Leg, error: GatewayError, *, asked: bool) -> None:
+        """What never came to the backend says nothing of it, but that it has no account."""
+        if asked or _upstreams_fault(error):
+            self._note(leg, well=not _upstreams_fault(error))
+
     def _note(self, leg: Leg, *, well: bool) -> None:
         if leg.backend is not None:
             self.health.note(leg.backend, well, self._clock.monotonic())
+
+
+def routed_as(principal: Principal) -> dict[str, str | None]:
+    """Who he is to the routing table, as ``profile_of`` and ``usable_profiles`` take it."""
+    if is_public(principal.key_id):
+        return {"key_id": None, "key_name": None, "org": None}
+    return {"key_id": principal.key_id, "key_name": principal.name, "org": principal.org}
 
 
 def leads_on(error: GatewayError) -> bool:
@@ -256,9 +300,14 @@ def leads_on(error: GatewayError) -> bool:
     if error.unsettled or error.limited_by is not None:
         return False
     # The account that a session is bound to may be one of the next leg's.
-    if isinstance(error, ModelNotFound | SessionLost) or error.code in ("context_length_exceeded", "model_not_found"):
+    if _is_not_there(error) or isinstance(error, SessionLost) or error.code == "context_length_exceeded":
         return True
     return _upstreams_fault(error) or error.status == 402
+
+
+def _is_not_there(error: GatewayError) -> bool:
+    """Whether the leg does not have what is asked: no news to a caller whose own choice failed before."""
+    return isinstance(error, ModelNotFound) or error.code == "model_not_found" or error.code in _CANNOT
 
 
 def _upstreams_fault(error: GatewayError) -> bool:
@@ -270,8 +319,24 @@ def _not_limited(error: GatewayError) -> bool:
     return error.limited_by is None and error.status not in (401, 403)
 
 
+def _why_poor(stream: ChatStream, course: Course) -> str | None:
+    """Why a whole answer is not good enough, in one word; None: it is."""
+    answer = stream.answer
+    return poor(
+        answer.text,
+        refused=bool(answer.refusals),
+        called_tools=bool(answer.tool_calls),
+        finish=answer.finish or "stop",
+        minimum=course.profile.min_answer_chars if course.profile is not None else 0,
+    )
+
+
 def _never(error: GatewayError) -> bool:
     return False
+
+
+def _always(error: GatewayError) -> bool:
+    return True
 
 
 def _at(request: ChatRequest, leg: Leg) -> ChatRequest:
@@ -290,7 +355,9 @@ def _prepared(request: ChatRequest, course: Course) -> ChatRequest:
 
 
 def _has_tool_results(request: ChatRequest) -> bool:
-    return bool(request.messages) and request.messages[-1].role == "tool"
+    """Whether this turn hands in what tools have answered, be it with words of the user behind it."""
+    roles = (message.role for message in reversed(request.messages))
+    return next((role for role in roles if role in ("tool", "assistant")), None) == "tool"
 
 
 def _named(stream: ChatStream, leg: Leg, trail: Trail) -> ChatStream:

@@ -87,6 +87,8 @@ class ChatStream:
         self.profile = ""
         self.label = ""
         self.escalations = 0
+        self.judged = ""
+        """Why it was not good enough, in one word, where it is the best that was to be had; else empty."""
         self._head = head
         self._source = source
         self._pending = pending

@@ -18,7 +18,7 @@ class Trail(msgspec.Struct, kw_only=True):
     """
 
     onward: Callable[[GatewayError], bool] = lambda error: False
-    """Whether another leg follows this failure."""
+    """Whether anything follows this failure: another leg, or an answer of an earlier one that was kept."""
     goes_on: bool = False
     """Whatever the present leg answers, another follows it."""
     asked_for: str = ""

@@ -48,6 +48,7 @@ REFUSALS = {
     "deadline_unreachable": "the line was longer than the time that the request had",
     "not_ready": "the gateway held no valid capacity",
     "body_quarantined": "several accounts had refused this very request",
+    "upstream_rate_limited": "the upstream limited the rate of every account tried with this request",
     "upstream_down": "the upstream did not work for any account",
     "upstream_changed": "the upstream answered in a way that the gateway does not understand",
     "session_lost": "the account of the session was not available",
@@ -161,6 +162,8 @@ def _routed(decision: Decision) -> str:
         return ""
     said = f" The classifier said '{decision.label}'." if decision.label else ""
     left = f", after {counted(decision.escalations, 'place')} that could not answer" if decision.escalations else ""
+    if decision.judged:
+        left = f". Its answer was not good enough ({decision.judged}), and nothing better was to be had"
     tier = f" (tier {decision.tier})" if decision.tier else ""
     profile = f" by the profile {decision.profile}" if decision.profile else ""
     return f"{said} It was led{profile} to {decision.model}{tier}{left}."

@@ -22,7 +22,7 @@ from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.court import FENCED, Court
 from poe_gateway.pool.decision import Choice
-from poe_gateway.pool.guard import QUARANTINED, Guard, Incident, Refusal, Verdict
+from poe_gateway.pool.guard import QUARANTINED, RATE_LIMITED, Guard, Incident, Refusal, Verdict
 from poe_gateway.pool.lease import Lease, Want
 from poe_gateway.pool.outcome import Outcome, Succeeded
 from poe_gateway.pool.policy import PoolPolicy, Strategy
@@ -536,7 +536,7 @@ class Broker(Court):
             for ticket in self.line.tickets(lane):
                 want = ticket.want
                 refusal = self.guard.peek(want.offers, want.key, want.fingerprint, self._clock.monotonic())
-                if refusal is None or refusal.code == QUARANTINED or ticket.granted.done():
+                if refusal is None or refusal.code in (QUARANTINED, RATE_LIMITED) or ticket.granted.done():
                     continue
                 self.line.leave(ticket)
                 ticket.granted.set_exception(_told(refusal))
@@ -678,13 +678,16 @@ class Broker(Court):
         )
 
 
+_KINDS = {QUARANTINED: UpstreamRefused, RATE_LIMITED: Overloaded}
+
+
 def _lane(want: Want, account_id: str | None = None) -> Lane:
     return Lane(want.offers, want.model, account_id, want.selector)
 
 
 def _told(refusal: Refusal) -> GatewayError:
     """The guard's refusal as the caller meets it."""
-    kind = UpstreamRefused if refusal.code == QUARANTINED else UpstreamDown
+    kind = _KINDS.get(refusal.code, UpstreamDown)
     return kind(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
 

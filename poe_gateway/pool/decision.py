@@ -66,11 +66,14 @@ class Decision(msgspec.Struct, kw_only=True):
     profile: str = ""
     """Profiles that had a say: ``a -> b``."""
     tier: str = ""
-    """Of the last leg."""
+    """Of the leg that answered, or else of the last one."""
     label: str = ""
     """What the classifier said."""
     escalations: int = 0
     """Legs that were left for the next one."""
+    judged: str = ""
+    """Why the answer was not good enough (``refusal``, ``short``, ``empty``), where nothing better came of the legs
+    behind it."""
     offers: list[str] = []
     fingerprint: str = ""
     """Digest of the request's body as far as upstreams see it; the text is kept nowhere."""

@@ -39,6 +39,7 @@ from poe_gateway.pool.outcome import (
 )
 from poe_gateway.pool.verdict import (
     QUARANTINED,
+    RATE_LIMITED,
     REQUEST,
     GuardPolicy,
     Incident,
@@ -48,7 +49,17 @@ from poe_gateway.pool.verdict import (
     Verdict,
 )
 
-__all__ = ["QUARANTINED", "Guard", "GuardPolicy", "Incident", "IncidentPolicy", "Refusal", "Report", "Verdict"]
+__all__ = [
+    "QUARANTINED",
+    "RATE_LIMITED",
+    "Guard",
+    "GuardPolicy",
+    "Incident",
+    "IncidentPolicy",
+    "Refusal",
+    "Report",
+    "Verdict",
+]
 
 _GRAVE = (Challenged, Unauthorized)
 """End an account until its operator acts: believed only with care, but no request goes out meanwhile."""
@@ -56,6 +67,7 @@ _SOFT = (RateLimited, Transient, NetworkFault)
 """Come from overload and outages too, whatever the body."""
 _MESSAGES = {
     QUARANTINED: "Several accounts refused this very request; it is set aside for a while.",
+    RATE_LIMITED: "The upstream limits the rate of every account tried with this request.",
     "upstream_down": "The upstream does not work at the moment, whichever account asks.",
     "upstream_changed": "The upstream changed the way it answers; the gateway does not understand it at the moment.",
 }
@@ -419,7 +431,10 @@ class _Suspicion:
 def _barred(body: _Body, now: float) -> Refusal | None:
     """The refusal of a convicted body, None when its next try has come."""
     wait = max(body.until, body.retry_until) - now
-    return _refusal(QUARANTINED, wait) if wait > 0 else None
+    if wait <= 0:
+        return None
+    limited = all(each.kind is RateLimited for each in body.refusals.values() if each.counts)
+    return _refusal(RATE_LIMITED if limited else QUARANTINED, wait)
 
 
 def _refusal(code: str, wait: float) -> Refusal:

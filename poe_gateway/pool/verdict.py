@@ -8,6 +8,8 @@ from poe_gateway.pool.account import Scope
 from poe_gateway.pool.outcome import Outcome
 
 QUARANTINED = "body_quarantined"
+RATE_LIMITED = "upstream_rate_limited"
+"""Of a body whose every refusal was a limit of rate: it is at rest like any other, but not at fault."""
 """Code of the refusal of a body that accounts have refused."""
 REQUEST = "request"
 """The scope of what no account, way or site is to blame for."""
@@ -132,6 +134,6 @@ class Refusal(msgspec.Struct, frozen=True):
     """Why a request is not even given a slot. ``retry_after`` in seconds."""
 
     code: str
-    """``body_quarantined``, ``upstream_down`` or ``upstream_changed``."""
+    """``body_quarantined``, ``upstream_rate_limited``, ``upstream_down`` or ``upstream_changed``."""
     retry_after: float
     message: str

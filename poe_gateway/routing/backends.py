@@ -27,6 +27,11 @@ _KNOWN = frozenset(
 _TEXTS = ("http_referer", "title", "organization", "region", "books", "beta")
 _ACCOUNT = ("base_url", "api_key_env", "api_key_file", "api_key_secret")
 _DEEPEST = 8
+_MODELFILE = frozenset(
+    {"num_ctx", "num_predict", "num_keep", "num_batch", "num_gpu", "num_thread", "top_k", "min_p", "typical_p"}
+    | {"repeat_last_n", "repeat_penalty", "mirostat", "mirostat_eta", "mirostat_tau"}
+)
+"""Options of Ollama that its address for OpenAI's clients, which is the one that is called, does not look at."""
 
 
 def read_backend(name: str, section: Section, notes: list[str]) -> Backend | None:
@@ -56,6 +61,13 @@ def read_backend(name: str, section: Section, notes: list[str]) -> Backend | Non
         default_options=_options(section),
         extra=_extra(section, word),
     )
+    if provider == "ollama":
+        notes.extend(
+            f"{section.path}.default_options.{key}: has no effect: Ollama takes it from the model's Modelfile"
+            + (", or from OLLAMA_CONTEXT_LENGTH" if key == "num_ctx" else "")
+            for key in backend.default_options
+            if key in _MODELFILE
+        )
     _fits(section, word, backend)
     return backend
 

@@ -6,7 +6,7 @@ it may be asked for any model, and the upstream decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -50,8 +50,26 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     """The same for every spelling of the model."""
     targets: dict[str, str]
-    offers: frozenset[str] = frozenset()
+    offers: frozenset[str]
     """The offers of ``targets``."""
+    providers: dict[str, frozenset[str]]
+    """The same by the adapter that serves them."""
+
+    @staticmethod
+    def of(model: str, key: str, targets: dict[str, str]) -> Plan:
+        """A plan with these targets."""
+        providers: dict[str, set[str]] = {}
+        for offer in targets:
+            providers.setdefault(offer.partition(":")[0], set()).add(offer)
+        grouped = {provider: frozenset(offers) for provider, offers in providers.items()}
+        return Plan(model=model, key=key, targets=targets, offers=frozenset(targets), providers=grouped)
+
+    def among(self, providers: Collection[str]) -> Plan:
+        """Without the offers of other providers."""
+        if all(provider in providers for provider in self.providers):
+            return self
+        kept = frozenset().union(*(offers for name, offers in self.providers.items() if name in providers))
+        return Plan.of(self.model, self.key, {offer: name for offer, name in self.targets.items() if offer in kept})
 
 
 class CatalogStore(Protocol):
@@ -132,7 +150,7 @@ class Catalog:
             raise ModelNotFound(
                 f"The model '{model[:200]}' does not exist or is not served by this pool.", param="model"
             )
-        return Plan(model=spelled or model, key=name_key(model), targets=targets, offers=frozenset(targets))
+        return Plan.of(spelled or model, name_key(model), targets)
 
     def models(self, offers: Mapping[str, int]) -> list[Model]:
         """Every model that some account serves, each public name once, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from typing import Any
 
 import msgspec
@@ -28,25 +29,38 @@ def changes(old: Table, new: Table) -> tuple[str, ...]:
 
 def _named(section: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
-        path = join(section, name)
-        if name not in old:
-            yield f"+ {path}{_summary(new[name])}"
-        elif name not in new:
-            yield f"- {path}{_summary(old[name])}"
-        else:
-            yield from _fields(path, old[name], new[name])
+        yield from _changed(join(section, name), old.get(name), new.get(name))
+
+
+def _changed(path: str, old: Any, new: Any) -> Iterator[str]:
+    """One entry; None: it is not there."""
+    if old is None:
+        yield f"+ {path}{_summary(new)}"
+    elif new is None:
+        yield f"- {path}{_summary(old)}"
+    else:
+        yield from _fields(path, old, new)
 
 
 def _fields(path: str, old: Any, new: Any) -> Iterator[str]:
     if old == new:
         return
-    if not isinstance(old, msgspec.Struct):
-        yield f"~ {path}: {_shown(old)} -> {_shown(new)}"
-        return
-    for field in old.__struct_fields__:
-        before, after = getattr(old, field), getattr(new, field)
-        if before != after:
-            yield f"~ {path}.{field}: {_shown(before)} -> {_shown(after)}"
+    if isinstance(old, msgspec.Struct):
+        for field in old.__struct_fields__:
+            yield from _fields(f"{path}.{field}", getattr(old, field), getattr(new, field))
+    elif isinstance(old, Mapping) and isinstance(new, Mapping):
+        yield from _named(path, old, new)
+    elif _entries(old) and _entries(new):
+        for place, (before, after) in enumerate(zip_longest(old, new)):
+            yield from _changed(f"{path}[{place}]", before, after)
+    else:
+        before, after = _shown(old), _shown(new)
+        yield f"~ {path}: {before} -> {after if after != before else 'another one'}"
+
+
+def _entries(value: Any) -> bool:
+    """Whether it is a list of tables."""
+    return isinstance(value, tuple) and all(isinstance(each, msgspec.Struct) for each in value)
 
 
 def _order(old: Table, new: Table) -> Iterator[str]:
@@ -61,7 +75,8 @@ def _summary(value: Any) -> str:
     """What tells most about an entry that is new or gone."""
     if not isinstance(value, msgspec.Struct):
         return f": {_shown(value)}"
-    known = ((name, getattr(value, name, None)) for name in ("provider", "backend", "model", "mode", "profile"))
+    fields = ("provider", "backend", "model", "mode", "route_to", "profile")
+    known = ((name, getattr(value, name, None)) for name in fields)
     told = [f"{name} {_shown(text)}" for name, text in known if isinstance(text, str)]
     return f": {', '.join(told)}" if told else ""
 
@@ -77,4 +92,6 @@ def _shown(value: Any) -> str:
         return plain(value) if len(value) <= _LONG and value.isprintable() else f"a text of {len(value)} characters"
     if isinstance(value, int | float):
         return str(value)
-    return f"{len(value)} entries" if isinstance(value, tuple | Mapping) else "another value"
+    if isinstance(value, tuple | list | Mapping):
+        return f"{len(value)} {'entry' if len(value) == 1 else 'entries'}"
+    return "a value"

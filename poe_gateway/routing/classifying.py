@@ -1,7 +1,8 @@
 """``classify``: what the classifier is asked, and what its answer means. Pure.
 
-An answer is a label in one word (``fast``), or tags (``class=command domain=home``). ``-think`` behind a label tells
-the tier's model to reason first.
+An answer is a label in one word (``fast``), or tags (``class=command domain=home``): ``class`` is the label then, and
+``tier``, where it is said, the tier that the label would choose. ``-think`` behind either tells the tier's model to
+reason first.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ class Heard(msgspec.Struct, frozen=True, kw_only=True):
     """What the classifier said. Everything in lower case; ``tags`` has the label as ``class``."""
 
     label: str = ""
+    tier: str = ""
+    """What chooses the tier: of the tag ``tier`` where it means something, else the label."""
     tags: dict[str, str] = {}
     think: bool | None = None
 
@@ -94,7 +97,7 @@ def classified(
     if rule is not None and rule.profile is not None:
         return entered(table, table.profiles[rule.profile], at, trail=course.profiles, label=heard.label)
     named = table.tier(rule.route_to) if rule is not None and rule.route_to is not None else None
-    tier = named or _labelled(ladder, table.tiers, heard.label, failed=said is None, tool_results=tool_results)
+    tier = named or _labelled(ladder, table.tiers, heard.tier, failed=said is None, tool_results=tool_results)
     course = replace(
         course,
         classifier=None,
@@ -110,25 +113,30 @@ def hear(said: str, words: Sequence[str] = ()) -> Heard:
     text = _THOUGHT.sub(" ", said[:_LONGEST_ANSWER]).lower()
     tags = {key: value.strip(".:") for key, value in _TAG.findall(text)}
     if tags:
-        label = tags.get("class") or next((value for value in tags.values() if value in words), None)
-        label = label or next(iter(tags.values()))
+        others = [value for key, value in tags.items() if key != "tier"] or list(tags.values())
+        said_label = tags.get("class") or next((value for value in others if value in words), None)
+        label, think = _parted(said_label or others[0], words)
+        tier, thinks = _parted(tags.get("tier", ""), words)
+        if tier in words:
+            return Heard(label=label, tier=tier, tags={**tags, "class": label}, think=thinks or think)
     else:
         spoken = [_known(word, words) for word in _WORD.findall(text)]
-        label = next((word for word in spoken if word in words or _without_think(word) in words), None)
-        label = label or next(iter(spoken), "")
-    label = label[:_LONGEST_LABEL]
-    think = True if label.endswith(_THINK) and label not in words else None
-    label = _without_think(label) if think else label
-    return Heard(label=label, tags={**tags, "class": label}, think=think)
+        said_label = next((word for word in spoken if word in words or word.removesuffix(_THINK) in words), None)
+        label, think = _parted(said_label or next(iter(spoken), ""), words)
+    return Heard(label=label, tier=label, tags={**tags, "class": label}, think=think)
+
+
+def _parted(word: str, words: Sequence[str]) -> tuple[str, bool | None]:
+    """A label, and whether ``-think`` stood behind it."""
+    word = word[:_LONGEST_LABEL]
+    if word in words or not word.endswith(_THINK):
+        return word, None
+    return word.removesuffix(_THINK), True
 
 
 def _known(word: str, words: Sequence[str]) -> str:
     """A word as the file spells it: labels may have colons, sentences have them too."""
     return word if word in words else next((part for part in word.split(":") if part in words), word)
-
-
-def _without_think(label: str) -> str:
-    return label.removesuffix(_THINK)
 
 
 def _words(table: Table, profile: Profile) -> tuple[str, ...]:

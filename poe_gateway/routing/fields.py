@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,17 +26,27 @@ _HARMLESS = re.compile(r"(?i)(max|min|num|n)_?.*tokens?|stop_tokens?|logit.*|pro
 LITERAL = "a secret must not stand in this file: name its variable with api_key_env or its file with api_key_file"
 
 
+class Problem(NamedTuple):
+    """What is wrong, and where, as ``tiers[2].backend``."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
 class Problems:
     """What is wrong with a document, in the order of finding, each once."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.found: list[Problem] = []
 
     def add(self, path: str, text: str) -> None:
         """``path``: where, as ``tiers[2].backend``."""
-        line = f"{path}: {text}"
-        if line not in self.lines:
-            self.lines.append(line)
+        problem = Problem(path, text)
+        if problem not in self.found:
+            self.found.append(problem)
 
 
 class Section:

@@ -1,4 +1,4 @@
-"""Several files as one document: overlays over the main file, and one file for each profile. Pure.
+"""Several files as one document: overlays over the main file, and one file for each profile; and back. Pure.
 
 Tables are merged key by key, the later file wins. The lists ``[[tiers]]`` and ``[[clients]]`` are merged by name: an
 entry whose name is there takes its place, others follow at the end. Any other list is replaced as a whole.
@@ -6,9 +6,12 @@ entry whose name is there takes its place, others follow at the end. Any other l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+from poe_gateway.routing.fields import join
+
+File = TypeVar("File")
 _NAMED = frozenset({"tiers", "clients"})
 _IDENTITY = ("name", "key_env", "key_file", "key", "org")
 """What tells entries of a named list apart: the first of these that they have."""
@@ -37,6 +40,41 @@ def with_profile(document: Mapping[str, Any], stem: str, profile: Mapping[str, A
     if not isinstance(present, Mapping):
         return dict(document)
     return {**document, "profiles": {**present, name: fields}}
+
+
+def origins(
+    documents: Sequence[tuple[File, Mapping[str, Any]]], together: Mapping[str, Any]
+) -> dict[str, tuple[File, str]]:
+    """Every place of the merged document, as ``tiers[2].backend``, with its file and its place in that.
+
+    ``documents``: each file with what it holds, in the order of merging; ``together``: what became of them.
+    """
+    found: dict[str, tuple[File, str]] = {}
+    entries: dict[int, tuple[File, str]] = {}
+    for file, document in documents:
+        for key, value in document.items():
+            named = key in _NAMED and isinstance(value, list)
+            found |= {place: (file, place) for place in ([key] if named else _places(join("", key), value))}
+            if named:
+                entries |= {id(entry): (file, f"{key}[{number}]") for number, entry in enumerate(value)}
+    for key in _NAMED & together.keys():
+        for number, entry in enumerate(together[key]) if isinstance(together[key], list) else ():
+            if id(entry) in entries:
+                file, own = entries[id(entry)]
+                start = f"{key}[{number}]"
+                found |= {place: (file, own + place[len(start) :]) for place in _places(start, entry)}
+    return found
+
+
+def _places(path: str, value: Any) -> Iterator[str]:
+    """The path of the value and of everything in it."""
+    yield path
+    if isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _places(join(path, key), each)
+    elif isinstance(value, list):
+        for number, each in enumerate(value):
+            yield from _places(f"{path}[{number}]", each)
 
 
 def _tables(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from msgspec import Meta
 from msgspec.structs import replace
 
 from poe_gateway.routing.backends import ENV_NAME, OWN_SECRETS, read_backend
-from poe_gateway.routing.fields import LITERAL, Problems, Section, join, secret_text
+from poe_gateway.routing.fields import LITERAL, Problem, Problems, Section, join, secret_text
 from poe_gateway.routing.profiles import read_profile
 from poe_gateway.routing.references import connected
 from poe_gateway.routing.table import Backend, Client, Profile, Table, Terms, Tier
@@ -48,8 +48,10 @@ _ELSEWHERE: Mapping[str, tuple[Any, str]] = {
 class RoutesError(Exception):
     """The routing file cannot be used. The message lists every problem, one a line, without any secret."""
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
+    def __init__(self, problems: tuple[str, ...], found: tuple[Problem, ...] = ()) -> None:
+        """``found``: the same with their places apart, where they are places of the merged document."""
         self.problems = problems
+        self.found = found
         count = "one problem" if len(problems) == 1 else f"{len(problems)} problems"
         super().__init__(f"The routing file has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
@@ -74,8 +76,8 @@ def parse(document: Mapping[str, Any], given: Mapping[str, Backend] | None = Non
         fallbacks=_fallbacks(top),
     )
     table = connected(table, problems, notes)
-    if problems.lines:
-        raise RoutesError(tuple(problems.lines))
+    if problems.found:
+        raise RoutesError(tuple(map(str, problems.found)), tuple(problems.found))
     digest = hashlib.sha256(msgspec.json.encode(table, order="deterministic")).hexdigest()[:16]
     return replace(table, notes=tuple(notes), digest=digest)
 

@@ -26,7 +26,8 @@ class Word(msgspec.Struct, frozen=True, kw_only=True):
     offers: tuple[str, ...]
     """Beginnings of the offers of its accounts; none: only backends of the file can be meant."""
     preset: str | None = None
-    """Of the adapter: its address where a backend has no ``base_url``."""
+    """Of the adapter: its address where a backend has no ``base_url``, and what is special to it where every backend
+    has one."""
     needs_key: bool = False
     """A backend of this word with an account of its own must refer to a key, at any address."""
     needs_address: bool = False
@@ -68,10 +69,11 @@ WORDS: Mapping[str, Word] = {
     "ollama": Word(
         adapter="openai_api",
         offers=("openai_api:localhost:11434", "openai_api:127.0.0.1:11434"),
+        preset="ollama",
         needs_address=True,
         fields=_OPENAI,
     ),
-    "vllm": Word(adapter="openai_api", offers=(), needs_address=True, fields=_OPENAI),
+    "vllm": Word(adapter="openai_api", offers=(), preset="vllm", needs_address=True, fields=_OPENAI),
     "openai_api": Word(adapter="openai_api", offers=("openai_api",), needs_address=True, fields=_OPENAI),
     "anthropic_api": Word(
         adapter="anthropic_api", offers=("anthropic_api",), needs_key=True, fields=frozenset({"beta"}) | _ADDRESS
@@ -92,7 +94,7 @@ def account_fields(backend: Backend) -> dict[str, Any]:
     fields: dict[str, Any] = dict(backend.extra)
     if backend.base_url is not None:
         fields["base_url"] = backend.base_url
-    elif word.preset is not None:
+    if word.preset is not None and (backend.base_url is None or word.needs_address):
         fields["preset"] = word.preset
     if backend.api_key_env is not None:
         fields["api_key_env"] = backend.api_key_env

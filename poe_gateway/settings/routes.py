@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from poe_gateway.routing.merge import merged, with_profile
-from poe_gateway.routing.parse import RoutesError
-from poe_gateway.routing.table import Backend
+from poe_gateway.routing.fields import Problem
+from poe_gateway.routing.merge import merged, origins, with_profile
+from poe_gateway.routing.parse import RoutesError, parse
+from poe_gateway.routing.table import Backend, Table
 from poe_gateway.routing.words import word_of
 from poe_gateway.settings.options import ProviderOptions
 
@@ -35,11 +36,12 @@ class Source:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sources:
     """What all files say together. ``files`` in the order in which they were merged; ``folders`` those that were
-    looked into, whether they exist or not."""
+    looked into, whether they exist or not; ``documents`` what each file says by itself, a profile's at its place."""
 
     document: dict[str, Any]
     files: tuple[Source, ...]
     folders: tuple[Path, ...] = ()
+    documents: tuple[tuple[Path, Mapping[str, Any]], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -56,17 +58,39 @@ def read_routes(path: Path) -> Sources:
     problems: list[str] = []
     files: list[Source] = []
     document = _read(path, files, problems) or {}
+    documents: list[tuple[Path, Mapping[str, Any]]] = [(path, document)]
     overlays = path.parent / OVERLAYS
     for overlay in _listed(overlays, problems):
-        document = merged(document, _read(overlay, files, problems) or {})
+        documents.append((overlay, _read(overlay, files, problems) or {}))
+        document = merged(document, documents[-1][1])
     profiles = _profile_folder(path, document, problems)
     for file in _listed(profiles, problems):
         profile = _read(file, files, problems)
         if profile is not None:
             document = with_profile(document, file.stem, profile)
+            documents.append((file, with_profile({}, file.stem, profile)))
     if problems:
         raise RoutesError(tuple(problems))
-    return Sources(document=document, files=tuple(files), folders=(overlays, profiles))
+    return Sources(document=document, files=tuple(files), folders=(overlays, profiles), documents=tuple(documents))
+
+
+def table_of(sources: Sources, given: Mapping[str, Backend] | None = None) -> Table:
+    """What the files mean. ``given``: as for ``parse``. Raises RoutesError, each problem with the file it stands in."""
+    try:
+        return parse(sources.document, given)
+    except RoutesError as error:
+        raise RoutesError(tuple(_located(sources, error.found))) from None
+
+
+def _located(sources: Sources, problems: Iterable[Problem]) -> Iterator[str]:
+    known = origins(sources.documents, sources.document)
+    for problem in problems:
+        # What is missing has no place of its own: the table that lacks it has.
+        start = problem.path
+        while start and start not in known:
+            start = start[: max(start.rfind("."), start.rfind("["), 0)]
+        file, own = known.get(start, (sources.files[0].path, ""))
+        yield f"{file}: {own}{problem.path[len(start) :]}: {problem.text}"
 
 
 def backends_of(providers: Iterable[ProviderOptions]) -> dict[str, Backend]:
@@ -144,8 +168,9 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 def _told(message: str) -> str:
     """Where the text stops being TOML. What stands there may be a piece of a secret, so the reason is shown only in
-    words that are the reader's own."""
+    words that are the reader's own, and signs."""
     place = re.search(r"\(at (line \d+, column \d+|end of document)\)", message)
     reason = message[: place.start()].strip() if place else message
-    reason = re.sub(r"\s*[:']?\s*'.*'|\('.*'\)|\".*\"", "", reason).strip(" :")
+    reason = re.sub(r"\(.*\)", "this table", reason)
+    reason = re.sub(r"\s*('(?![^\w\s]{1,3}').*'|\".*\")", "", reason)
     return f"is not TOML{', ' + place[1] if place else ''}: {reason[:1].lower()}{reason[1:]}"

@@ -8,7 +8,10 @@ import msgspec
 
 from poe_gateway.accounts.memory import MemoryBook
 from poe_gateway.accounts.visits import Visitor
-from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
+from poe_gateway.dispatch.continuity import Continuity, SessionPolicy
+from poe_gateway.dispatch.dispatcher import Dispatcher
+from poe_gateway.dispatch.journey import WalkPolicy
+from poe_gateway.dispatch.planning import Planner
 from poe_gateway.dispatch.sessions import SessionBinding, SessionBook
 from poe_gateway.pool.deaths import Places, Residence
 from poe_gateway.pool.keeper import Keeper
@@ -109,9 +112,10 @@ def assemble(gateway: Gateway) -> None:
     gateway.dispatcher = Dispatcher(
         broker=broker,
         keychain=gateway.keychain,
-        upstreams=upstreams,
-        catalog=around.catalog,
-        sessions=gateway.sessions,
+        planner=Planner(
+            broker=broker, catalog=around.catalog, upstreams=upstreams, clock=clock, prices=gateway.pricebook
+        ),
+        continuity=Continuity(broker=broker, sessions=gateway.sessions, clock=clock, policy=SessionPolicy()),
         telemetry=Telemetry(),
         clock=clock,
         policy=WalkPolicy(

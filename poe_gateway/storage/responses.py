@@ -1,7 +1,8 @@
 """Kept responses in MongoDB, on the database's clock. They expire by themselves.
 
-A document of ``responses``: ``{_id: the response's id, key_id, org, path: [ids], weight, sealed, kid, created_at,
-expires_at}``. What was said is in ``sealed`` only.
+A document of ``responses``: ``{_id: the response's id, key_id, org, path: [ids], previous: the last of path, weight,
+sealed, kid, created_at, expires_at, deleted}``. What was said is in ``sealed`` only. ``previous`` is there where there
+is one, ``deleted`` (true) where the caller deleted what others go on from.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ class MongoKept:
             "created_at": "$$NOW",
             "expires_at": server_time(ttl),
         }
+        if kept.path:
+            fields["previous"] = {"$literal": kept.path[-1]}
         with guarded(_LARGE if len(kept.sealed) > _SMALL else 5.0):
             if kept.path:
                 # First, so that a conversation that is kept never has a part that goes before it does.
@@ -56,6 +59,7 @@ class MongoKept:
                     key_id=document["key_id"],
                     org=document["org"],
                     path=tuple(document["path"]),
+                    deleted=document.get("deleted", False),
                     weight=document["weight"],
                     sealed=bytes(document["sealed"]),
                     kid=document["kid"],
@@ -63,6 +67,23 @@ class MongoKept:
         return found
 
     async def drop(self, key_id: str, response_id: str) -> bool:
+        there = {"_id": response_id, "key_id": key_id, **_ALIVE}
         with guarded():
-            result = await self._responses.delete_one({"_id": response_id, "key_id": key_id, **_ALIVE})
-        return result.deleted_count == 1
+            # Marked before anybody looks for what goes on from it: of two that are deleted at once, the second to look
+            # finds nothing.
+            before = await self._responses.find_one_and_update(
+                there, {"$set": {"deleted": True}}, projection=["path", "deleted"]
+            )
+            if before is None:
+                return False
+            for each in (response_id, *reversed(before["path"])):  # also where an earlier call broke off in between
+                if not await self._swept(key_id, each):
+                    break
+        return "deleted" not in before
+
+    async def _swept(self, key_id: str, response_id: str) -> bool:
+        """Whether a deleted response is gone now: nothing goes on from it any more."""
+        if await self._responses.find_one({"previous": response_id}, projection=["_id"]) is not None:
+            return False
+        gone = await self._responses.delete_one({"_id": response_id, "key_id": key_id, "deleted": True})
+        return gone.deleted_count == 1

@@ -14,7 +14,7 @@ from pymongo.errors import OperationFailure
 
 from poe_gateway.storage.client import Database, Document, guarded
 
-VERSION = 4
+VERSION = 5
 
 ACCOUNTS = "accounts"
 CREDENTIALS = "credentials"
@@ -132,6 +132,8 @@ INDEXES = (
     Index(AUDIT, "target", (("target", 1), ("_id", -1))),
     Index(AUDIT, "expiry", (("expires_at", 1),), expire_after=0),
     Index(RESPONSES, "expiry", (("expires_at", 1),), expire_after=0),
+    # Finds what goes on from a response that is deleted.
+    Index(RESPONSES, "previous", (("previous", 1),), sparse=True),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from poe_gateway.upstreams.base import CredentialError
@@ -14,8 +13,9 @@ _STANDARD = {"http": 80, "https": 443}
 
 
 def versioned(address: str, tail: str) -> str:
-    """``address`` as a base to which ``tail`` (``/messages``) is added: ``/v1`` is supplied unless a version is there.
+    """``address`` as a base to which ``tail`` (``/messages``) is added.
 
+    ``/v1`` is supplied unless a version is there, or the tail itself: who gives the whole address means that one.
     Raises CredentialError.
     """
     try:
@@ -29,8 +29,9 @@ def versioned(address: str, tail: str) -> str:
         raise CredentialError("base_url", "'base_url' must not carry a user or password; use 'api_key'")
     if parts.query or parts.fragment or any(c.isspace() for c in address):
         raise CredentialError("base_url", "'base_url' must have no query, fragment or spaces")
-    path = parts.path.rstrip("/").removesuffix(tail).rstrip("/")
-    if not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
+    given = parts.path.rstrip("/")
+    path = given.removesuffix(tail).rstrip("/")
+    if path == given and not any(_VERSION.fullmatch(segment) for segment in path.split("/")):
         path += "/v1"
     return f"{parts.scheme}://{_netloc(parts)}{path}"
 
@@ -50,13 +51,6 @@ def offer(provider: str, base: str, models: frozenset[str] | None) -> str:
     if (parts.scheme, parts.path) != ("https", "/v1"):
         name += "/" + _digest(f"{parts.scheme}:{parts.path}")
     return name if models is None else f"{name}+{_digest(chr(10).join(sorted(models)))}"
-
-
-def model_names(models: list[Any]) -> frozenset[str]:
-    """An allow-list. Raises CredentialError."""
-    if not all(isinstance(name, str) and name.strip() for name in models):
-        raise CredentialError("models", "'models' must be a list of model names")
-    return frozenset(name.strip() for name in models)
 
 
 def _netloc(parts: SplitResult) -> str:

@@ -1,4 +1,4 @@
-"""An answer as server-sent events: its data as they come, and what is wrong with one that has come to its end."""
+"""An answer as server-sent events: as they come, and what is wrong with one that has come to its end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import aiohttp
 
 from poe_gateway.pool.outcome import AdapterDrift, Failure, Transient
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
-from poe_gateway.upstreams.sse import SSEParser, TooLong
+from poe_gateway.upstreams.sse import SSEParser, SSEvent, TooLong
 
 _TAIL_SECONDS = 10.0
 """How long figures and the closing event are waited for once the answer is complete."""
@@ -32,8 +32,8 @@ class Reader(Protocol):
         """Complete, and nothing was said though nothing forbade it."""
 
 
-async def data_of(response: aiohttp.ClientResponse, reader: Reader) -> AsyncGenerator[str, None]:
-    """The data of every event. Once the answer is complete, a break or a long silence just ends it.
+async def events_of(response: aiohttp.ClientResponse, reader: Reader) -> AsyncGenerator[SSEvent, None]:
+    """Every event. Once the answer is complete, a break or a long silence just ends it.
 
     Raises UpstreamFailure for an event beyond all bounds, and the exchange's own errors.
     """
@@ -49,7 +49,7 @@ async def data_of(response: aiohttp.ClientResponse, reader: Reader) -> AsyncGene
                     return
                 raise
             for event in parser.feed(chunk) if chunk else parser.close():
-                yield event.data
+                yield event
             if not chunk:
                 return
     except TooLong as error:

@@ -106,6 +106,25 @@ def test_a_file_that_is_not_toml_is_told_once_with_its_line(folder: Path) -> Non
     assert run("check", code=1).stderr == "conf.d/a.toml: is not TOML, line 1, column 5: invalid value\n"
 
 
+def test_a_problem_is_told_where_it_stands(folder: Path) -> None:
+    (folder / "conf.d").mkdir()
+    (folder / "conf.d" / "a.toml").write_text(
+        '[[tiers]]\nname = "new"\nbackend = "near"\nmodle = "m"\n'
+        '[[tiers]]\nname = "cloud:expert"\nbackend = "nowhere"\nmodel = "m"\n[backends.near]\nlabels = 1\n'
+    )
+    (folder / "profiles").mkdir()
+    (folder / "profiles" / "agent.toml").write_text('mode = "classify"\n')
+    (folder / "gateway.toml").write_text(LADDER + '[gateway]\npublic_profile = "nobody"\n')
+    assert sorted(run("check", code=1).stderr.splitlines()) == [
+        "conf.d/a.toml: backends.near.labels: expected `array`, got `int`",
+        "conf.d/a.toml: tiers[0].model: is missing",
+        "conf.d/a.toml: tiers[0].modle: unknown key; did you mean 'model'?",
+        "conf.d/a.toml: tiers[1].backend: unknown backend 'nowhere'",
+        "gateway.toml: gateway.public_profile: unknown profile 'nobody'",
+        "profiles/agent.toml: profiles.agent.classifier: is missing: mode 'classify' asks this tier",
+    ]
+
+
 def test_show_is_one_document_that_means_the_same(folder: Path) -> None:
     (folder / "conf.d").mkdir()
     (folder / "conf.d" / "a.toml").write_text('[[tiers]]\nname = "cloud:expert"\nbackend = "far"\nmodel = "other"\n')

@@ -173,6 +173,7 @@ async def test_a_broken_file_stops_a_start_with_all_its_problems(ground: Ground)
     with pytest.raises(RoutesError) as error:
         await ground.routes.start()
     assert len(error.value.problems) == 2
+    assert ground.notices == [], "whoever starts it tells it once; there is no table before that could stay"
 
 
 async def test_a_broken_file_leaves_the_table_in_force(ground: Ground, provider: Provider) -> None:
@@ -212,18 +213,23 @@ async def test_a_missing_key_is_named_and_stops_nothing(ground: Ground, provider
     assert ground.house.accounts() == {} and ground.routes.table.clients[0].key is None
 
 
-@pytest.mark.parametrize("file", ["gateway.toml", "conf.d/10-more.toml", "profiles/new.toml"])
+@pytest.mark.parametrize("file", ["gateway.toml", "conf.d/10-more.toml", "profiles/new.toml", "ours/new.toml"])
 async def test_a_changed_file_comes_into_force_by_itself(
     ground: Ground, provider: Provider, monkeypatch: pytest.MonkeyPatch, file: str
 ) -> None:
-    ground.write(first(provider))
+    ours = file.startswith("ours/")
+    if ours:
+        (ground.path.parent / "ours").mkdir()
+    ground.write(first(provider) + ('[gateway]\nprofile_dir = "ours"\n' if ours else ""))
     await ground.routes.start()
     before = ground.routes.table
+    monkeypatch.setattr(poe_gateway.routes, "_WHOLE", 1_000_000)
     async with watching(ground, monkeypatch):
         text = {
             "gateway.toml": first(provider).replace("hint:fast", "hint:faster"),
             "conf.d/10-more.toml": '[aliases]\n"hint:more" = "local:fast"',
             "profiles/new.toml": 'mode = "escalate"',
+            "ours/new.toml": 'mode = "escalate"',
         }
         ground.write(text[file], file)
         await ground.until(lambda: ground.routes.table.digest != before.digest)

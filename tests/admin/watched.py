@@ -6,7 +6,10 @@ from typing import Any
 
 import msgspec
 
-from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
+from poe_gateway.dispatch.continuity import Continuity, SessionPolicy
+from poe_gateway.dispatch.dispatcher import Dispatcher
+from poe_gateway.dispatch.journey import WalkPolicy
+from poe_gateway.dispatch.planning import Planner
 from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.explain.decisions import DecisionLog
 from poe_gateway.explain.history import HistoryLog
@@ -32,12 +35,12 @@ class WatchedHouse(House):
         self.grants = MemoryGrants(self.hub)
         self.session_store = MemorySessions()
         self.sessions = SessionBook(self.session_store, alone=lambda: False, lost=lambda what: None)
+        self.planner = Planner(broker=self.broker, catalog=self.catalog, upstreams=self.upstreams, clock=self.clock)
         self.dispatcher = Dispatcher(
             broker=self.broker,
             keychain=self.keychain,
-            upstreams=self.upstreams,
-            catalog=self.catalog,
-            sessions=self.sessions,
+            planner=self.planner,
+            continuity=Continuity(broker=self.broker, sessions=self.sessions, clock=self.clock, policy=SessionPolicy()),
             telemetry=Telemetry(),
             clock=self.clock,
             policy=WalkPolicy(),

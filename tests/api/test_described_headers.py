@@ -37,6 +37,7 @@ HTTP = {
     "x-api-key",
     "content-type",
     "content-length",
+    "content-encoding",
     "cache-control",
     "no-cache",
     "x-accel-buffering",
@@ -108,6 +109,26 @@ def test_failures_look_as_described(path: str, kind: type[errors.GatewayError]) 
         judge(answered(path, str(status)), strict=True).validate(orjson.loads(body))
         names = {name.decode() for name, _ in sent} - HTTP
         assert names <= operation(path)["responses"][str(status)]["headers"].keys()
+
+
+@pytest.mark.parametrize(
+    ("kind", "wait", "told"),
+    [
+        (errors.Overloaded, None, False),
+        (errors.Overloaded, 60.0, False),
+        (errors.Overloaded, 61.0, True),
+        (errors.RateLimitExceeded, None, True),
+        (errors.RateLimitExceeded, 60.0, False),
+        (errors.RateLimitExceeded, 61.0, True),
+        (errors.PointsExhausted, 61.0, False),
+    ],
+    ids=[f"{kind}-{wait}" for kind in ("pool", "limit") for wait in ("open", "short", "long")] + ["points"],
+)
+def test_clients_that_repeat_by_themselves_do_not_sit_and_wait(
+    kind: type[errors.GatewayError], wait: float | None, told: bool
+) -> None:
+    _, headers, _ = render(kind(retry_after=wait))
+    assert ((b"x-should-retry", b"false") in headers) is told
 
 
 def test_hot_paths_are_the_described_ones() -> None:

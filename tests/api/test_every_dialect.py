@@ -113,11 +113,13 @@ async def doors() -> Doors:
 async def test_who_leaves_takes_the_upstreams_call_with_him(doors: Doors, path: str, stream: bool) -> None:
     doors.house.upstream.hang = True
     call = doors.call(path, stream=stream)
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(60):
+        while not doors.house.upstream.running or len(call.sent) < stream:
+            await asyncio.sleep(0.005)
     assert doors.house.upstream.running == 1
     assert bool(call.sent) is stream
     call.gone.set()
-    await asyncio.wait_for(call.task, 2)
+    await asyncio.wait_for(call.task, 60)
     await doors.house.check_nothing_is_left()
 
 
@@ -141,7 +143,8 @@ async def test_a_failure_in_mid_answer_ends_the_stream_in_the_dialects_words(doo
     async def broken(*args: Any) -> Any:
         async for event in whole(*args):
             yield event
-            await asyncio.sleep(0.08)  # longer than the first piece is held back
+            while b"one " not in call.text:  # the first piece is held back for a moment
+                await asyncio.sleep(0.005)
             raise BROKEN
 
     doors.house.upstream.chat = broken  # type: ignore[method-assign]
@@ -176,7 +179,8 @@ async def test_a_stream_that_failed_is_not_kept(doors: Doors, path: str) -> None
     async def broken(*args: Any) -> Any:
         async for event in whole(*args):
             yield event
-            await asyncio.sleep(0.08)
+            while b"one " not in first.text:
+                await asyncio.sleep(0.005)
             raise BROKEN
 
     doors.house.upstream.chat = broken  # type: ignore[method-assign]

@@ -184,7 +184,7 @@ class Process:
         return reply
 
     async def settled(self) -> None:
-        await asyncio.gather(*self.route._tasks)
+        await asyncio.gather(*self.route._runs._tasks)
 
     def requests(self) -> list[RequestFinished]:
         return self.told.of(RequestFinished)

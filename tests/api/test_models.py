@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, cast
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI, AuthenticationError, NotFoundError, PermissionDeniedError
@@ -17,7 +18,8 @@ from poe_gateway.api.v1.models import CapabilitiesView, ModelList, ModelObject, 
 from poe_gateway.auth.keys import KeyTerms
 from poe_gateway.metering.pricelist import PriceDraft
 from poe_gateway.routing.parse import parse
-from poe_gateway.routing.table import EMPTY, Table
+from poe_gateway.routing.plan import public_names
+from poe_gateway.routing.table import EMPTY, Table, Terms
 from tests.accounts.support import House
 
 TABLE = parse(
@@ -114,6 +116,16 @@ async def test_both_routes_keep_to_their_documented_shapes(shop: Shop) -> None:
         schema = (await http.get("/openapi.json")).json()
     shown = schema["paths"]["/v1/models"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
     assert shown["$ref"].endswith("/ModelList")
+
+
+async def test_who_comes_without_a_key_sees_the_public_profile(shop: Shop) -> None:
+    await shop.house.add("one")
+    shop.routes.table = table = msgspec.structs.replace(TABLE, terms=Terms(public_profile="team"))
+    shop.house.keyring.public.let_in(public_names(table))
+    transport = httpx.ASGITransport(app=shop.app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        kinds = {entry["id"]: entry["kind"] for entry in (await http.get("/v1/models")).json()["data"]}
+    assert kinds == {"house:small": "tier", "hint:fast": "alias", "team": "profile", "mock-1": "model"}
 
 
 async def test_names_of_the_table_are_listed_and_say_where_they_lead(shop: Shop) -> None:

@@ -162,9 +162,11 @@ async def test_the_listed_items_are_the_sdk_s(ground: Ground) -> None:
             {"type": "reasoning", "summary": []},
             {"type": "function_call", "call_id": "c1", "name": "add", "arguments": "{}"},
             {"type": "function_call_output", "call_id": "c1", "output": "2"},
+            {"type": "image_generation_call", "result": "QUJD"},
         ]
     )
     raw = await ground.http.get(f"/v1/responses/{response_id}/input_items?order=asc", headers={"x-api-key": ANN})
+    assert raw.headers["cache-control"] == "no-store"
     told = ResponseItemList.model_validate(raw.json())
     assert [item.type for item in told.data] == [
         "message",
@@ -173,7 +175,19 @@ async def test_the_listed_items_are_the_sdk_s(ground: Ground) -> None:
         "reasoning",
         "function_call",
         "function_call_output",
+        "image_generation_call",
     ]
+    assert {item["status"] for item in raw.json()["data"]} == {"completed"}
+
+
+async def test_a_text_as_input_is_listed_like_a_message(ground: Ground) -> None:
+    listed = []
+    for given in ("Hi", [{"role": "user", "content": "Hi"}]):
+        response_id = await ground.made(input=given)
+        raw = await ground.http.get(f"/v1/responses/{response_id}/input_items", headers={"x-api-key": ANN})
+        [item] = raw.json()["data"]
+        listed.append({name: value for name, value in item.items() if name != "id"})
+    assert listed[0] == listed[1]
 
 
 @pytest.mark.parametrize(

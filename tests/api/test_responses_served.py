@@ -97,7 +97,7 @@ async def test_an_answer_is_not_kept_by_default(served: Served, client: AsyncOpe
     assert told.to_dict()["store"] is False and served.store.table == {}
     with pytest.raises(openai.NotFoundError):
         await client.responses.retrieve(told.id)
-    with pytest.raises(openai.NotFoundError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         await client.responses.create(model="m", input="More", previous_response_id=told.id)
     assert caught.value.code == "previous_response_not_found"
 

@@ -18,7 +18,7 @@ from poe_gateway.api.second_door import TwoDoors, second_door
 from poe_gateway.clock import Ids
 from poe_gateway.telemetry.events import RequestFinished
 from poe_gateway.telemetry.hub import Recorder, Telemetry
-from tests.support.gateway import free_port
+from tests.support.ports import free_port
 
 OPERATORS = ["/admin/accounts", "/admin", "/metrics", "/dashboard", "/dashboard/data"]
 BOTH = ["/", "/healthz", "/health", "/readyz", "/status", "/docs", "/openapi.json"]
@@ -127,7 +127,7 @@ async def test_answers_under_way_are_given_before_it_shuts() -> None:
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
         async with second_door(doors, "127.0.0.1", port):
             waiting = asyncio.create_task(client.get("/admin/keys"))
-            await asyncio.wait_for(begun.wait(), 10)
+            await asyncio.wait_for(begun.wait(), 60)
             asyncio.get_running_loop().call_later(0.3, go_on.set)
         assert (await waiting).text == "hot"
 

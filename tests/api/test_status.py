@@ -124,8 +124,14 @@ async def test_it_is_not_ready_and_names_what_is_missing(
     assert (body["status"], body["ready"], body["missing"]) == ("ok", False, missing)
 
 
-async def test_without_accounts_it_is_not_ready(house: Probed, probe: httpx.AsyncClient) -> None:
-    assert not (await told(probe))["ready"]
+async def test_without_accounts_it_is_not_ready_and_says_where_to_read_what_to_do(probe: httpx.AsyncClient) -> None:
+    body = await told(probe)
+    assert not body["ready"]
+    page, _, place = body["setup_url"].partition("#")
+    assert (await probe.get(page)).status_code == 200
+    operation = (await probe.get("/openapi.json")).json()["paths"]["/status"]["get"]
+    assert place == f"/{operation['tags'][0]}/{operation['operationId']}"
+    assert "POST /admin/accounts/upsert" in operation["description"]
 
 
 async def test_nothing_about_accounts_keys_models_or_hosts_is_told(house: Probed, probe: httpx.AsyncClient) -> None:

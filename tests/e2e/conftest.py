@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateway import EmulatorServer, GatewayServer
+from tests.support.mongod import new_database
 
 Start = Callable[..., GatewayServer]
 
@@ -27,6 +28,15 @@ def gateway(tmp_path: Path, mongo_uri: str, db_name: str) -> Iterator[Start]:
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory, mongo_uri: str) -> Iterator[GatewayServer]:
+    """A gateway with the demo pool, for all tests of a module that leave it as it was."""
+    with new_database() as name:
+        server = GatewayServer(tmp_path_factory.mktemp("demo"), mongo_uri, name, GATEWAY_DEMO_POOL="true")
+        with server.running():
+            yield server
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def _event(body: Body) -> bytes:
 async def _anthropic(request: web.Request) -> web.StreamResponse:
     body = await request.json()
     last, choice = body["messages"][-1]["content"], body.get("tool_choice", {})
-    results = [_text(block["content"]) for block in last if block["type"] == "tool_result"]
+    results = [_text(block.get("content")) for block in last if block["type"] == "tool_result"]
     said = _answer(
         "".join(block.get("text", "") for block in last if block["type"] == "text"),
         results,

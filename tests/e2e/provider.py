@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from aiohttp import web
 
 from tests.support.gateway import GatewayServer
+from tests.support.ports import free_port
 from tests.upstreams.provider import DONE, chunk
 
 MODEL = "m-1"
@@ -28,7 +29,8 @@ class Call(NamedTuple):
 class ProviderSite:
     """Answers ``echo: <text>`` after ``seconds``, unless ``rule`` gives a response or everything hangs.
 
-    ``calls`` are all messages that arrived, ``turns`` the texts in the order in which their answers began.
+    Answers that are under way follow a change of ``seconds``. ``calls`` are all messages that arrived, ``turns`` the
+    texts in the order in which their answers began.
     """
 
     def __init__(self) -> None:
@@ -37,7 +39,7 @@ class ProviderSite:
         self.rule: Callable[[Call], web.Response | None] = lambda call: None
         self.hangs = False
         self.seconds = 0.0
-        self.port = 0
+        self.port = free_port()
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -84,7 +86,6 @@ class ProviderSite:
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", self.port, backlog=512).start()
-        self.port = self._runner.addresses[0][1]
 
     async def _shut(self) -> None:
         runner, self._runner = self._runner, None
@@ -107,7 +108,8 @@ class ProviderSite:
         if refused is not None:
             return refused
         self.turns.append(call.text)
-        await asyncio.sleep(self.seconds)
+        while time.monotonic() < call.at + self.seconds:
+            await asyncio.sleep(min(0.02, self.seconds))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         pieces = (chunk(f"echo: {call.text}"), chunk(finish="stop"), chunk(usage=(3, 1)), DONE)

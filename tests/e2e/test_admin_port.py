@@ -9,7 +9,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer, free_port
+from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer, single
+from tests.support.ports import free_port
 
 Start = Callable[..., GatewayServer]
 pytestmark = pytest.mark.slow
@@ -38,20 +39,20 @@ def test_operators_have_a_port_of_their_own_and_callers_theirs(gateway: Start) -
     for path, (here, there) in SIDES.items():
         # Often enough that both workers are met at each door.
         for address, expected in ((main, here), (second, there)):
-            answers = [httpx.get(address + path, headers=keyed(path), trust_env=False) for _ in range(12)]
+            answers = [single.get(address + path, headers=keyed(path)) for _ in range(12)]
             assert Counter(answer.status_code for answer in answers) == {expected: 12}, (address, path)
             assert all(answer.headers["x-request-id"] for answer in answers)
     answer = server.client().chat.completions.create(model="mock-1", messages=[{"role": "user", "content": "hello"}])
     assert answer.choices[0].message.content
-    refused = httpx.post(second + "/v1/chat/completions", headers=keyed("/v1"), json={}, trust_env=False)
+    refused = single.post(second + "/v1/chat/completions", headers=keyed("/v1"), json={})
     assert (refused.status_code, refused.json()["error"]["code"]) == (404, "unknown_url")
     # What was done at one door is told at the other, over both workers.
-    requests = httpx.get(main + "/status", trust_env=False).json()["requests"]
+    requests = single.get(main + "/status").json()["requests"]
     assert (requests["total"], requests["errors"]) == (13, 0)
 
     server.stop()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(second + "/healthz", trust_env=False)
+        single.get(second + "/healthz")
     assert "Traceback" not in server.output()
 
 
@@ -68,4 +69,4 @@ def test_a_port_that_is_taken_is_told_in_one_message(gateway: Start) -> None:
 def test_without_it_one_port_serves_everything(gateway: Start) -> None:
     server = gateway(GATEWAY_DEMO_POOL="true")
     for path in SIDES:
-        assert httpx.get(server.base_url + path, headers=keyed(path), trust_env=False).status_code == 200
+        assert single.get(server.base_url + path, headers=keyed(path)).status_code == 200

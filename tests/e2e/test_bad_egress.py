@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow
 
 ACCOUNTS = 10
 CALLERS = 12
-BAD_SECONDS = 5.0
+PATIENCE = 2
+"""Seconds for a request: an idle provider answers sooner however busy the machine is."""
+BAD_SECONDS = 6.0
 BACK_WITHIN = 10.0
 """Seconds after the outage within which everything must be as before: what callers are promised, not a speed."""
 
@@ -130,7 +132,7 @@ def rests_of(server: GatewayServer, account_id: str) -> list[dict[str, Any]]:
 def test_a_bad_way_costs_seconds_and_no_account(
     gateway: Start, provider: ProviderSite, bad: Callable[[ProviderSite], Any]
 ) -> None:
-    server = gateway(REQUEST_TIMEOUT_SECONDS="1")
+    server = gateway(REQUEST_TIMEOUT_SECONDS=str(PATIENCE))
     ids = provider.enroll(server, ACCOUNTS)
     callers = asyncio.run(outage(server, provider, bad))
     assert callers.told["upstream_down"] > 0
@@ -146,7 +148,7 @@ def test_a_bad_way_costs_seconds_and_no_account(
 
 def test_the_same_question_over_and_over_is_not_taken_for_the_culprit(gateway: Start, provider: ProviderSite) -> None:
     """A monitor that asks "ping" all day: what never left the gateway cannot have given offence."""
-    server = gateway(REQUEST_TIMEOUT_SECONDS="1")
+    server = gateway(REQUEST_TIMEOUT_SECONDS=str(PATIENCE))
     provider.enroll(server, ACCOUNTS)
     callers = asyncio.run(outage(server, provider, closed, same=True))
     assert "body_quarantined" not in callers.told, callers.told

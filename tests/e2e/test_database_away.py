@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.storage import embedded
-from tests.support.gateway import SERVICE_KEY, GatewayServer
+from poe_gateway.storage import embedded, mongod
+from tests.support.gateway import SERVICE_KEY, GatewayServer, single
 from tests.support.mongod import temporary_home
 
 
@@ -25,10 +25,10 @@ class Mongo:
         self.uri = self._mongo.uri
 
     def stop(self) -> None:
-        asyncio.run(embedded.stop_mongod(self._home, SystemClock()))
+        asyncio.run(mongod.stop_mongod(self._home, SystemClock()))
 
     def start(self) -> None:
-        asyncio.run(embedded.start_mongod(embedded.find_mongod(), self._home, self._mongo.port))
+        asyncio.run(mongod.start_mongod(mongod.find_mongod(), self._home, self._mongo.port))
 
     def release(self) -> None:
         asyncio.run(self._mongo.release())
@@ -44,7 +44,7 @@ def mongo() -> Iterator[Mongo]:
 
 
 def ask(server: GatewayServer, key: str = SERVICE_KEY) -> httpx.Response:
-    return httpx.post(
+    return single.post(
         f"{server.base_url}/v1/chat/completions",
         headers={"Authorization": f"Bearer {key}"},
         json={"model": "mock-1", "messages": [{"role": "user", "content": "hi"}]},
@@ -60,8 +60,8 @@ def test_known_keys_go_on_nobody_is_told_a_key_is_wrong_and_it_recovers(tmp_path
     with server.running():
         assert ask(server).status_code == 200
         mongo.stop()
-        assert httpx.get(f"{server.base_url}/healthz").status_code == 200
-        ready = httpx.get(f"{server.base_url}/readyz", timeout=30)
+        assert single.get(f"{server.base_url}/healthz").status_code == 200
+        ready = single.get(f"{server.base_url}/readyz", timeout=30)
         assert (ready.status_code, ready.json()["error"]["code"]) == (503, "database_unavailable")
         assert ask(server).status_code == 200
         unknown = ask(server, "svc_unknown_key_0001")
@@ -72,7 +72,7 @@ def test_known_keys_go_on_nobody_is_told_a_key_is_wrong_and_it_recovers(tmp_path
             assert (listed.status_code, listed.json()["error"]["code"]) == (503, "database_unavailable")
             mongo.start()
             deadline = time.monotonic() + 60
-            while httpx.get(f"{server.base_url}/readyz", timeout=30).status_code != 200:
+            while single.get(f"{server.base_url}/readyz", timeout=30).status_code != 200:
                 assert time.monotonic() < deadline, "it recovers by itself"
                 time.sleep(0.1)
             assert ask(server).status_code == 200

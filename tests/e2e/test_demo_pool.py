@@ -9,16 +9,11 @@ import openai
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer
-
-
-@pytest.fixture
-def demo(gateway: Start) -> GatewayServer:
-    return gateway(GATEWAY_DEMO_POOL="true")
+from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer, single
 
 
 def test_the_seeds_first_request_and_the_sdk_in_both_modes(demo: GatewayServer) -> None:
-    answer = httpx.post(
+    answer = single.post(
         f"{demo.base_url}/v1/chat/completions",
         headers={"Authorization": f"Bearer {SERVICE_KEY}"},
         json={
@@ -88,7 +83,7 @@ def test_errors_have_the_classes_and_codes_that_the_sdk_knows(demo: GatewayServe
     ],
 )
 def test_every_refusal_is_json(demo: GatewayServer, method: str, path: str, status: int) -> None:
-    answer = httpx.request(method, demo.base_url + path)
+    answer = single.request(method, demo.base_url + path)
     assert answer.status_code == status
     error = answer.json()["error"]
     assert error["message"] and error["type"] and "code" in error and "param" in error
@@ -97,19 +92,19 @@ def test_every_refusal_is_json(demo: GatewayServer, method: str, path: str, stat
 
 def test_keys_of_callers_and_operators_are_strictly_separate(demo: GatewayServer) -> None:
     def status(path: str, key: str) -> int:
-        return httpx.get(demo.base_url + path, headers={"Authorization": f"bearer {key}"}).status_code
+        return single.get(demo.base_url + path, headers={"Authorization": f"bearer {key}"}).status_code
 
     assert status("/v1/models", SERVICE_KEY) == 200
     assert status("/v1/models", ADMIN_KEY) == 401
     assert status("/admin/accounts", ADMIN_KEY) == 200
     assert status("/admin/accounts", SERVICE_KEY) == 401
-    own = httpx.get(f"{demo.base_url}/models", headers={"X-API-Key": SERVICE_KEY})
+    own = single.get(f"{demo.base_url}/models", headers={"X-API-Key": SERVICE_KEY})
     assert own.status_code == 200
 
 
 def test_request_ids_are_kept_when_valid_and_made_otherwise(demo: GatewayServer) -> None:
     def sent(value: str) -> str:
-        return httpx.get(f"{demo.base_url}/healthz", headers={"X-Request-ID": value}).headers["x-request-id"]
+        return single.get(f"{demo.base_url}/healthz", headers={"X-Request-ID": value}).headers["x-request-id"]
 
     assert sent("my-id_1.2:3") == "my-id_1.2:3"
     assert sent("spaces are not allowed").startswith("req_")

@@ -47,7 +47,13 @@ EMULATIONS = {
 }
 """What ``x-gateway-emulated`` calls a feature."""
 DROPPED = {"temperature": "temperature", "seed": "seed", "logprobs": "logprobs", "reasoning": "reasoning_effort"}
-"""What ``x-gateway-dropped`` calls a feature; of Anthropic's dialect ``reasoning`` is ``thinking``."""
+"""What ``x-gateway-dropped`` calls a feature, where the dialect has no word of its own."""
+IN_OWN_WORDS = {
+    ("/v1/messages", "reasoning"): "thinking",
+    ("/v1/responses", "reasoning"): "reasoning.effort",
+    ("/v1/responses", "logprobs"): "include",
+    ("/api/chat", "reasoning"): "think",
+}
 
 
 class Cell(NamedTuple):
@@ -270,8 +276,9 @@ def test_what_only_tunes_an_answer_is_left_out_where_the_caller_allows_it(cell: 
     response = world.post(dialect.asks[cell.feature](KINDS[cell.kind], ""), {"X-Gateway-Drop-Params": "true"})
     assert response.status_code == 200, response.text
     assert HELLO in dialect.whole(response.json()).text
-    name = "thinking" if (cell.dialect, cell.feature) == ("/v1/messages", "reasoning") else DROPPED[cell.feature]
-    assert response.headers["x-gateway-dropped"] == name
+    assert response.headers["x-gateway-dropped"] == IN_OWN_WORDS.get(
+        (cell.dialect, cell.feature), DROPPED[cell.feature]
+    )
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from typing import Any
@@ -10,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer
+from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer, single
 
 CHAT = "/v1/chat/completions"
 UPSERT = "/admin/accounts/upsert"
@@ -36,11 +37,6 @@ VALUES: list[Any] = [
 TURN = {"role": "user", "content": "hi"}
 
 
-@pytest.fixture
-def demo(gateway: Start) -> GatewayServer:
-    return gateway(GATEWAY_DEMO_POOL="true")
-
-
 class Caller:
     """Sends and checks. ``code`` of an answer below 400 is free."""
 
@@ -62,7 +58,8 @@ class Caller:
             assert "CANARY" not in answer.text, told
 
 
-def test_whatever_is_sent_is_answered_or_refused_clearly(demo: GatewayServer) -> None:
+def test_whatever_is_sent_is_answered_or_refused_clearly(gateway: Start) -> None:
+    demo = gateway(GATEWAY_DEMO_POOL="true")
     caller = Caller(demo)
     for raw in RAW:
         for path in (CHAT, UPSERT, "/admin/accounts/refresh-points", "/admin/keys"):
@@ -90,6 +87,35 @@ def test_whatever_is_sent_is_answered_or_refused_clearly(demo: GatewayServer) ->
     assert "CANARY" not in demo.output()
 
 
+def test_compressed_bodies_are_refused_as_such(demo: GatewayServer) -> None:
+    raw = gzip.compress(json.dumps({"model": "mock-1", "messages": [TURN]}).encode())
+    headers = {"Authorization": f"Bearer {SERVICE_KEY}", "Content-Encoding": "gzip"}
+    for path, shape in ((CHAT, "error"), ("/v1/messages", "type"), ("/v1/messages/count_tokens", "type")):
+        answer = single.post(demo.base_url + path, content=raw, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_encoding"), answer.text
+        assert shape in answer.json() and "Content-Encoding" in answer.text
+    plain = single.post(
+        demo.base_url + CHAT, content=gzip.decompress(raw), headers={**headers, "Content-Encoding": "identity"}
+    )
+    assert plain.status_code == 200, plain.text
+
+
+def test_head_is_get_without_a_body(demo: GatewayServer) -> None:
+    with httpx.Client(base_url=demo.base_url, headers={"Authorization": f"Bearer {SERVICE_KEY}"}) as http:
+        for path in ("/", "/healthz", "/v1/models", "/api/tags", "/api/version", "/v1/nowhere"):
+            asked, told = http.head(path), http.get(path)
+            assert (asked.status_code, asked.content) == (told.status_code, b""), path
+            assert asked.headers["content-length"] == told.headers["content-length"], path
+        assert http.head(CHAT).status_code == 405
+
+
+def test_unknown_addresses_are_named_by_both_names_where_anthropics_clients_ask(demo: GatewayServer) -> None:
+    answer = single.post(demo.base_url + "/v1/messages/batches", json={})
+    told = answer.json()
+    assert (answer.status_code, told["type"]) == (404, "error")
+    assert answer.headers["request-id"] == answer.headers["x-request-id"] == told["request_id"]
+
+
 def test_documented_routes_refuse_other_methods(demo: GatewayServer) -> None:
     with httpx.Client(base_url=demo.base_url) as http:
         paths = http.get("/openapi.json").json()["paths"]
@@ -108,10 +134,10 @@ def test_documented_routes_refuse_other_methods(demo: GatewayServer) -> None:
 
 def test_strangers_hand_in_nothing(demo: GatewayServer) -> None:
     for body in (b"nope", b"x" * 2_000_000):
-        answer = httpx.post(demo.base_url + UPSERT, content=body, headers={"Content-Type": "application/json"})
+        answer = single.post(demo.base_url + UPSERT, content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 401
     headers = {"Authorization": f"Bearer {ADMIN_KEY}", "Content-Type": "application/json"}
-    large = httpx.post(demo.base_url + UPSERT, content=b"x" * 2_000_000, headers=headers)
+    large = single.post(demo.base_url + UPSERT, content=b"x" * 2_000_000, headers=headers)
     assert (large.status_code, large.json()["error"]["code"]) == (413, "body_too_large")
 
 
@@ -141,7 +167,7 @@ def test_who_leaves_frees_his_slot(gateway: Start) -> None:
             assert all("assistant" in next(each) for each in pieces)
             until((2, 0))
             with pytest.raises(httpx.ReadTimeout):  # in the queue
-                httpx.post(server.base_url + CHAT, json=body, headers=headers, timeout=0.5)
+                single.post(server.base_url + CHAT, json=body, headers=headers, timeout=0.5)
             until((2, 0))
         until((0, 0))
     accounts = server.accounts()

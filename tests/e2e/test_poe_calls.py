@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Start
 from tests.e2e.test_poe_pool import StartEmulator, upsert_all
-from tests.support.gateway import EmulatorServer, GatewayServer
+from tests.support.gateway import EmulatorServer, GatewayServer, eventually
 
 PNG = base64.b64encode(
     bytes.fromhex(
@@ -33,13 +32,6 @@ def pair(gateway: Start, emulator: StartEmulator) -> Callable[..., tuple[Gateway
     return start
 
 
-def until(condition: Callable[[], bool], seconds: float = 15.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.05)
-
-
 def stats(site: EmulatorServer, name: str) -> int:
     return sum(site.control("GET", f"/accounts/{each['email']}")["stats"][name] for each in site.accounts)
 
@@ -53,7 +45,7 @@ def test_a_caller_that_leaves_cancels_upstream_and_frees_the_slot(pair: Any) -> 
     stream = server.client().chat.completions.create(**asked("[[chunks:200]] [[delay:0.2]] long", stream=True))
     next(iter(stream))
     stream.close()
-    until(lambda: stats(site, "answers_cancelled") == 1)
+    eventually(lambda: stats(site, "answers_cancelled") == 1)
     # The only slot is free again, and leaving was nobody's fault.
     answer = server.client().chat.completions.create(**asked("short"))
     assert answer.choices[0].message.content == "echo: short"

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import Start
-from tests.support.gateway import EmulatorServer, GatewayServer
+from tests.support.gateway import EmulatorServer, GatewayServer, eventually, single
 
 StartEmulator = Callable[..., EmulatorServer]
 ASK = "Please repeat: {}"
@@ -77,7 +74,10 @@ def test_fifty_accounts_two_workers_two_hundred_calls(poe: Any) -> None:
     shown = {email: site.control("GET", f"/accounts/{email}")["stats"] for email in emails}
     assert stats["max_concurrent"] <= 60
     assert max(each["max_concurrent"] for each in shown.values()) <= 2
-    assert {email: each["after_challenge"] for email, each in shown.items() if each["after_challenge"]} == {}
+    # Within a process not one more goes out. The other one may have begun a request before it could hear of the
+    # challenge; it meets the same, and stops as well.
+    late = {email: each["after_challenge"] for email, each in shown.items() if each["after_challenge"]}
+    assert late.keys() <= {challenged} and len(late.get(challenged, ())) <= 1, late
     assert all(each["telemetry"] == 0 for each in shown.values())
     assert sum(each["sends_accepted"] for each in shown.values()) >= 200
     assert all(each["duplicate_nonces"] == 0 for each in shown.values())
@@ -91,13 +91,7 @@ def test_fifty_accounts_two_workers_two_hundred_calls(poe: Any) -> None:
     for email in (challenged, dead):
         assert site.control("GET", f"/accounts/{email}")["stats"]["requests"] == before[email], email
     # Chats that the gateway made for single calls are deleted again.
-    alive = Counter[str]()
-    for _ in range(100):
-        alive = Counter({email: site.control("GET", f"/accounts/{email}")["chats_alive"] for email in emails})
-        if not sum(alive.values()):
-            break
-        asyncio.run(asyncio.sleep(0.1))
-    assert sum(alive.values()) == 0
+    eventually(lambda: not any(site.control("GET", f"/accounts/{email}")["chats_alive"] for email in emails))
 
 
 def test_a_session_stays_with_its_account_and_chat(poe: Any) -> None:
@@ -140,10 +134,8 @@ def test_a_session_stays_with_its_account_and_chat(poe: Any) -> None:
 def test_the_operator_sees_points_and_refreshes_them(poe: Any) -> None:
     server, site = poe(2)
     ids = upsert_all(server, site)
-    for _ in range(100):  # a newcomer is measured by itself
-        if all(account["message_point_balance"] == 3000 for account in server.accounts()):
-            break
-        time.sleep(0.1)
+    # A newcomer is measured by itself.
+    eventually(lambda: all(account["message_point_balance"] == 3000 for account in server.accounts()))
     assert {account["balance"]["estimated"] for account in server.accounts()} == {False}
     email = site.accounts[0]["email"]
     site.control("PATCH", f"/accounts/{email}", balance=1234)
@@ -195,7 +187,7 @@ def test_no_secret_leaves_the_vault(poe: Any, mongo_uri: str, db_name: str) -> N
         bodies = [body for body in bodies if text not in body]  # shown this once, on purpose
         admin.get("/admin/keys")
     for path in ("/metrics", "/openapi.json", "/readyz", "/"):
-        bodies.append(httpx.get(server.base_url + path).text)
+        bodies.append(single.get(server.base_url + path).text)
     server.stop()
     secrets = {text, "canary-formkey-0123456789", "sk-canary-0123456789abcdef"}
     secrets |= {value for name, value in server.environment.items() if name in ("FERNET_KEY", "ADMIN_API_KEY")}

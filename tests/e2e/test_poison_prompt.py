@@ -89,7 +89,7 @@ def out_of_service(server: GatewayServer) -> list[dict[str, Any]]:
     return [each for each in ill if each["health"]["cause"] != "network"]
 
 
-def all_answer_again(server: GatewayServer, model: str, *, but: int, seconds: float = 30.0) -> None:
+def all_answer_again(server: GatewayServer, model: str, *, but: int, seconds: float = 60.0) -> None:
     """Ask until all accounts but so many have answered since now: being called healthy is not enough."""
     start, deadline = datetime.now(UTC), time.monotonic() + seconds
     with server.client(timeout=30) as client:
@@ -188,14 +188,12 @@ def test_keys_of_a_provider_survive_all_of_it(gateway: Start, provider: Provider
 def test_neighbours_of_the_poison_accuse_nobody(gateway: Start, emulator: StartEmulator) -> None:
     """Answers that run on the same account end with the challenge; that is no second request meeting it."""
     server, _ = pool_of_poe(gateway, emulator)
-    running = "[[chunks:80]] [[delay:0.02]] long"
+    running = "[[chunks:160]] [[delay:0.02]] long"
 
     async def mixed() -> list[object]:
         client = server.async_client(timeout=60)
-        streams = [
-            await client.chat.completions.create(**asked(f"{running} {number}", "gpt-4o-mini"), stream=True)
-            for number in range(ACCOUNTS)
-        ]
+        begun = [asked(f"{running} {number}", "gpt-4o-mini") for number in range(ACCOUNTS)]
+        streams = await asyncio.gather(*(client.chat.completions.create(**each, stream=True) for each in begun))
         busy = {each["id"] for each in await asyncio.to_thread(server.accounts) if each["inflight"]}
         assert len(busy) == ACCOUNTS
         with pytest.raises(openai.APIStatusError):

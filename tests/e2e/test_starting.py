@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,21 +13,13 @@ from pymongo import MongoClient
 
 from poe_gateway.vault import new_key
 from tests.e2e.conftest import Start
-from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer
-
-
-def eventually(found: Callable[[], object], seconds: float = 30.0) -> None:
-    """Return when ``found`` says yes."""
-    deadline = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.1)
+from tests.support.gateway import ADMIN_KEY, SERVICE_KEY, GatewayServer, eventually, single
 
 
 def every_worker(server: GatewayServer, path: str, key: str) -> list[httpx.Response]:
     """Answers over so many new connections that each of two workers surely had one."""
     headers = {"Authorization": f"Bearer {key}"}
-    return [httpx.get(server.base_url + path, headers=headers) for _ in range(12)]
+    return [single.get(server.base_url + path, headers=headers) for _ in range(12)]
 
 
 def refused(gateway: Start, **options: Any) -> str:
@@ -58,6 +49,15 @@ def test_a_bad_connection_string_is_told_without_its_password(gateway: Start) ->
     said = refused(gateway, MONGODB_URI="mongodb://bob:canary-pa:ss@127.0.0.1:1/")
     assert "MONGODB_URI" in said
     assert "canary-pa" not in said
+
+
+@pytest.mark.parametrize("in_the_way", ["data", "data/spool"])
+def test_a_data_folder_that_cannot_be_written_is_told(gateway: Start, tmp_path: Path, in_the_way: str) -> None:
+    (tmp_path / in_the_way).parent.mkdir(exist_ok=True)
+    (tmp_path / in_the_way).touch()
+    said = refused(gateway, workers=2, GATEWAY_DATA_DIR=str(tmp_path / "data"))
+    assert "The gateway cannot start" in said
+    assert "GATEWAY_DATA_DIR" in said
 
 
 def test_workers_that_start_together_make_one_demo_pool_and_one_key(
@@ -97,11 +97,11 @@ def test_the_first_real_account_ends_the_demonstration_everywhere(gateway: Start
 def test_without_the_demo_pool_nothing_is_ready(gateway: Start) -> None:
     gateway(GATEWAY_DEMO_POOL="true").stop()
     server = gateway()
-    answer = httpx.get(f"{server.base_url}/readyz")
+    answer = single.get(f"{server.base_url}/readyz")
     assert answer.status_code == 503
     assert answer.json()["error"]["type"] == "overloaded_error"
     assert answer.json()["error"]["message"] == "No ready accounts in pool"
-    assert httpx.get(f"{server.base_url}/healthz").json() == {"status": "ok"}
+    assert single.get(f"{server.base_url}/healthz").json() == {"status": "ok"}
     assert server.accounts() == []
 
 
@@ -123,7 +123,7 @@ def test_workers_end_with_a_supervisor_that_was_killed(gateway: Start) -> None:
 
     def free() -> bool:
         try:
-            httpx.get(f"{server.base_url}/healthz")
+            single.get(f"{server.base_url}/healthz")
         except httpx.TransportError:
             return True
         return False

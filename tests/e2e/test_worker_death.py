@@ -50,6 +50,7 @@ def test_a_killed_workers_slots_come_back_within_a_grant_lifetime(gateway: Start
     upsert_all(server, site)
     answers: list[str] = []
     broken: list[str] = []
+    callers: list[asyncio.Task[None]] = []
     stop = asyncio.Event()
 
     async def caller(number: int) -> None:
@@ -71,19 +72,31 @@ def test_a_killed_workers_slots_come_back_within_a_grant_lifetime(gateway: Start
             answers.append(text)
         await client.close()
 
+    async def told() -> dict[str, Any]:
+        stats: dict[str, Any] = await asyncio.to_thread(site.control, "GET", "/stats")
+        return stats
+
+    async def more_answers(count: int) -> None:
+        wanted = len(answers) + count
+        while len(answers) < wanted and not any(each.done() for each in callers):
+            await asyncio.sleep(0.05)
+
     async def scenario() -> dict[str, Any]:
-        callers = [asyncio.create_task(caller(number)) for number in range(16)]
-        await asyncio.sleep(3)
-        before = await asyncio.to_thread(site.control, "GET", "/stats")
+        callers.extend(asyncio.create_task(caller(number)) for number in range(16))
+        async with asyncio.timeout(60):
+            while (before := await told())["max_attended"] < WHOLE:
+                await asyncio.sleep(0.1)
+        await more_answers(3 * WHOLE)
+        before = await told()
         assert before["max_concurrent"] == before["max_attended"] == WHOLE, "the load uses every slot"
         victim = max(server.worker_pids(), key=sockets)
         os.kill(victim, signal.SIGKILL)
         killed = time.monotonic()
         await asyncio.sleep(LIFETIME - (time.monotonic() - killed))
-        during = await asyncio.to_thread(site.control, "GET", "/stats")
+        during = await told()
         await asyncio.to_thread(site.control, "POST", "/reset")
-        await asyncio.sleep(2)
-        after = await asyncio.to_thread(site.control, "GET", "/stats")
+        await more_answers(4 * WHOLE)
+        after = await told()
         stop.set()
         await asyncio.gather(*callers)
         return {"before": before, "during": during, "after": after}

@@ -18,8 +18,9 @@ import uvloop
 from pymongo import AsyncMongoClient
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.storage import embedded
-from poe_gateway.storage.embedded import MongoUnavailable, ensure_mongod, explain, find_mongod, running_pid, stop_mongod
+from poe_gateway.storage import mongod
+from poe_gateway.storage.embedded import ensure_mongod
+from poe_gateway.storage.mongod import MongoUnavailable, explain, find_mongod, running_pid, stop_mongod
 from tests.support.mongod import start_standalone, temporary_home
 
 pytestmark = pytest.mark.slow
@@ -171,9 +172,8 @@ async def test_a_start_that_was_cut_short_is_found_again(home: Path) -> None:
     """Killed after mongod came up and before the replica set existed."""
     place = home / "mongo"
     (place / "db").mkdir(parents=True)
-    port = embedded._free_port()
-    (place / "port").write_text(str(port))
-    await embedded.start_mongod(find_mongod(), place, port)
+    port = int((place / "port").read_text())
+    await mongod.start_mongod(find_mongod(), place, port)
     mongo = await ensure_mongod(home, CLOCK)
     assert (mongo.port, mongo.pid) == (port, running(home))
     await mongo.release()
@@ -214,9 +214,9 @@ async def test_a_signal_to_the_terminals_group_does_not_reach_it(home: Path) -> 
 
 async def test_its_environment_and_files_are_closed_to_others(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FERNET_KEY", "canary")
-    mongo = await ensure_mongod(home, CLOCK)
+    mongo = await ensure_mongod(home / "own", CLOCK)
     assert b"canary" not in Path(f"/proc/{mongo.pid}/environ").read_bytes()
-    assert stat.S_IMODE((home / "mongo").stat().st_mode) == 0o700
+    assert stat.S_IMODE((home / "own" / "mongo").stat().st_mode) == 0o700
     await mongo.release()
 
 
@@ -325,13 +325,13 @@ def test_what_is_told_from_the_log(record: str, told: str, tmp_path: Path) -> No
 
 def test_no_mongod_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    monkeypatch.setattr(embedded, "WHEEL", "no-such-distribution")
-    monkeypatch.setattr(embedded.platform, "system", lambda: "Linux")
-    monkeypatch.setattr(embedded.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(mongod, "WHEEL", "no-such-distribution")
+    monkeypatch.setattr(mongod.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(mongod.platform, "machine", lambda: "x86_64")
     with pytest.raises(MongoUnavailable, match="MONGODB_URI") as caught:
         find_mongod()
     assert "poe-gateway[embedded]" in str(caught.value)
-    monkeypatch.setattr(embedded.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(mongod.platform, "machine", lambda: "aarch64")
     with pytest.raises(MongoUnavailable, match="Linux on x86-64 only and this machine is Linux on aarch64"):
         find_mongod()
 
@@ -345,7 +345,7 @@ def test_a_mongod_on_the_path_comes_first(tmp_path: Path, monkeypatch: pytest.Mo
 async def test_the_log_of_earlier_runs_is_put_aside_when_it_is_long(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_LOG_LIMIT", 100)
+    monkeypatch.setattr(mongod, "_LOG_LIMIT", 100)
     for _ in range(2):
         await (await ensure_mongod(home, CLOCK)).release()
     assert (home / "mongo" / "mongod.log.old").exists()

@@ -118,7 +118,7 @@ async def _strike(plan: Plan, house: House, told: Round, rng: random.Random) -> 
 
 async def _settled(house: House, db: Any, key_id: str) -> None:
     """Wait until nothing is under way: no spool of the dead is left, no reservation is open."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         alive = sum(gateway.process is not None for gateway in house.gateways)
         folders = len(list((house.home / "data" / "spool").iterdir()))
@@ -152,7 +152,7 @@ async def _judge(told: Round, house: House, db: Any, key_id: str, tab: str, plan
 
 async def _counted(told: Round, db: Any, key_id: str) -> None:
     """Sums once the corrections are shipped: they are when two looks in a row agree with each other."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     last: tuple[int, int] | None = None
     while time.monotonic() < deadline:
         rows = [each async for each in db.ledger.find({"key_id": key_id})]

@@ -63,12 +63,12 @@ async def left_behind(house: House, mongo: Mongo, db: str, *, calls: int = 10, g
             await call("left-budget", place)
             await call("left-free", place)
         long = [asyncio.create_task(call("left-budget", place, 1.5)) for place in (0, 1) for _ in range(3)]
-        await asyncio.sleep(0.7)
+        await house.until_asked("outage-left-budget", 2 + len(long))
         await mongo.stop()
         await asyncio.gather(*long, *(call("left-free", place) for place in (0, 1) for _ in range(calls)))
         # One more is in the air when its gateway is killed.
         last = asyncio.create_task(call("left-free", 1, 30.0))
-        await asyncio.sleep(0.5)
+        await house.until_asked("outage-left-free", 2 + 2 * calls + 1)
         house.kill(1)
         await last
         process, began = house.gateways[0].process, time.monotonic()

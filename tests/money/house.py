@@ -122,3 +122,9 @@ class House:
         async with httpx.AsyncClient(trust_env=False) as client:
             told: dict[str, Any] = (await client.get(f"{self.url}/_figures")).json()
         return told
+
+    async def until_asked(self, tab: str, times: int) -> None:
+        """Wait until the provider was asked so often."""
+        async with asyncio.timeout(60):
+            while (await self.figures())["calls"].get(tab, 0) < times:
+                await asyncio.sleep(0.02)

@@ -78,7 +78,7 @@ async def twins(house: House, db: Any, name: str, *, stream: bool, count: int = 
 
         if kill:
             first = asyncio.create_task(twin(1))
-            await _at_the_site(house, name)
+            await house.until_asked(name, 1)
             others = [asyncio.create_task(twin(number)) for number in range(count - 1)]
             await asyncio.sleep(0.7)
             house.kill(1)
@@ -90,13 +90,6 @@ async def twins(house: House, db: Any, name: str, *, stream: bool, count: int = 
     await settled(house, db, [key_id])
     await _judge_twins(told, house, db, key_id, made, count, kill=kill)
     return told
-
-
-async def _at_the_site(house: House, tab: str) -> None:
-    deadline = time.monotonic() + 20
-    while not (await house.figures())["calls"].get(tab):
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 async def _judge_twins(

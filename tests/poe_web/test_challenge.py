@@ -61,7 +61,7 @@ async def test_messages_in_flight_end_at_once(emulator: Any) -> None:
         with pytest.raises(UpstreamFailure) as met:
             await poe.read_balance(ref(account))
         assert isinstance(met.value.outcome, Challenged)
-        said = await asyncio.wait_for(running, 5.0)
+        said = await asyncio.wait_for(running, 60)
         assert isinstance(said.outcome, NetworkFault)
         await _everything_refuses(poe, account)
     assert account.stats.after_challenge == []
@@ -103,7 +103,7 @@ async def test_a_challenge_that_nobody_asked_for_is_told_by_the_next_request(emu
             await asyncio.sleep(0.01)
         account.fail("challenge", where="socket")
         account.drop_sockets()
-        assert isinstance((await asyncio.wait_for(task, 5.0)).outcome, NetworkFault)
+        assert isinstance((await asyncio.wait_for(task, 60)).outcome, NetworkFault)
         assert isinstance((await ask(poe, ref(account), "hello")).outcome, Challenged)
         await _everything_refuses(poe, account)
     assert account.stats.after_challenge == []
@@ -117,7 +117,7 @@ async def test_the_message_that_met_it_tells_and_not_its_neighbours(emulator: An
         while not account.running:
             await asyncio.sleep(0.01)
         assert isinstance((await ask(poe, ref(account), "[[fault:filtered]]")).outcome, Challenged)
-        neighbour = await asyncio.wait_for(running, 5.0)
+        neighbour = await asyncio.wait_for(running, 60)
         assert isinstance(neighbour.outcome, NetworkFault) and neighbour.failure is not None
         assert neighbour.failure.fate is Fate.ACCEPTED
 
@@ -194,9 +194,8 @@ async def test_a_request_that_hangs_does_not_hold_up_the_account(emulator: Any) 
     account = emulator.add_account("slow@example.test", concurrency=8)
     async with adapter(emulator, options=tuned(turn_wait=0.1)) as poe:
         await poe.prewarm(ref(account))
-        slow = asyncio.create_task(ask(poe, ref(account), "slow [[hold:2]]"))
+        slow = asyncio.create_task(ask(poe, ref(account), "slow [[hold:4]]"))
         await asyncio.sleep(0.05)
-        started = asyncio.get_running_loop().time()
         assert (await ask(poe, ref(account), "quick")).finished
-        assert asyncio.get_running_loop().time() - started < 1.5
+        assert not slow.done()
         assert (await slow).finished

@@ -186,8 +186,9 @@ async def test_cancelling_by_message_is_the_fallback(poe: PoeWeb, emulator: Any)
 async def test_leaving_before_the_site_has_answered_cancels_as_well(poe: PoeWeb, emulator: Any) -> None:
     account = emulator.accounts[0]
     await poe.prewarm(ref(account))
-    task = asyncio.create_task(ask(poe, ref(account), "x [[hold:0.3]] [[chunks:500]] [[delay:0.02]]"))
-    await asyncio.sleep(0.1)
+    task = asyncio.create_task(ask(poe, ref(account), "x [[hold:0.5]] [[chunks:500]] [[delay:0.02]]"))
+    while not account.running:
+        await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

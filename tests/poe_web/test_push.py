@@ -36,7 +36,9 @@ async def test_missed_messages_lead_to_a_new_channel_and_a_reread(poe: PoeWeb, e
     account = emulator.accounts[0]
     emulator.options.replay_kept = 2
     task = asyncio.create_task(ask(poe, ref(account), "hello [[chunks:40]] [[delay:0.02]]"))
-    await asyncio.sleep(0.3)
+    while not account.running:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
     for channel in account.channels.values():
         channel.keep = 0
         channel.forget()
@@ -69,8 +71,9 @@ async def test_a_socket_that_is_not_needed_is_closed(emulator: Any) -> None:
     account = emulator.accounts[0]
     async with adapter(emulator, options=tuned(socket_idle=0.2)) as poe:
         await ask(poe, ref(account), "one")
-        await asyncio.sleep(0.7)
-        assert not any(channel.sockets for channel in account.channels.values())
+        async with asyncio.timeout(60):
+            while any(channel.sockets for channel in account.channels.values()):
+                await asyncio.sleep(0.02)
         assert (await ask(poe, ref(account), "two")).finished
 
 

@@ -54,7 +54,7 @@ class Stage:
         return [(record.ok, record.detail) for record in self.told.of(DutyFinished) if record.name == name]
 
 
-async def eventually(condition: object, seconds: float = 5.0) -> None:
+async def eventually(condition: object, seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)

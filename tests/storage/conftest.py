@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Iterator
 
+import pymongo
 import pytest
 from pymongo import MongoClient
 
@@ -44,6 +45,15 @@ async def _emptied(db: Database) -> Database:
 async def client(mongo_uri: str) -> AsyncIterator[Client]:
     async with connect(mongo_uri) as client:
         yield client
+
+
+@pytest.fixture
+async def nowhere(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Database]:
+    """A database that nobody answers for. However long somebody would try, here it is a moment."""
+    patience = pymongo.timeout
+    monkeypatch.setattr(pymongo, "timeout", lambda seconds: patience(min(0.2, seconds)))
+    async with connect("mongodb://127.0.0.1:9/?directConnection=true") as client:
+        yield client["nowhere"]
 
 
 @pytest.fixture

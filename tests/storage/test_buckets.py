@@ -17,7 +17,7 @@ from poe_gateway.limits.store import BucketStore
 from poe_gateway.metering.store import Charge
 from poe_gateway.storage import schema
 from poe_gateway.storage.buckets import MongoBuckets
-from poe_gateway.storage.client import Database, connect
+from poe_gateway.storage.client import Database
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 TICK = int(NOON.timestamp())
@@ -197,15 +197,14 @@ async def test_processes_are_found_by_the_index_for_their_closing(db: Database) 
     assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"])
 
 
-async def test_a_database_that_is_away_is_said_to_be() -> None:
-    async with connect("mongodb://127.0.0.1:9/") as client:
-        store = MongoBuckets(client["nowhere"], Ids(1))
-        calls = (
-            store.move(RATE, Move(process="a", number=1), 1, NOON),
-            store.charge("a", {BUDGET.id: [Charge(1, 1, True)]}),
-            store.close("a", NOON),
-            store.read([RATE.id]),
-            store.wanted([RATE.id]),
-        )
-        told = await asyncio.gather(*(asyncio.create_task(call) for call in calls), return_exceptions=True)
+async def test_a_database_that_is_away_is_said_to_be(nowhere: Database) -> None:
+    store = MongoBuckets(nowhere, Ids(1))
+    calls = (
+        store.move(RATE, Move(process="a", number=1), 1, NOON),
+        store.charge("a", {BUDGET.id: [Charge(1, 1, True)]}),
+        store.close("a", NOON),
+        store.read([RATE.id]),
+        store.wanted([RATE.id]),
+    )
+    told = await asyncio.gather(*(asyncio.create_task(call) for call in calls), return_exceptions=True)
     assert [type(each) for each in told] == [StoreUnavailable] * len(calls)

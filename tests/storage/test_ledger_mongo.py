@@ -21,7 +21,7 @@ from poe_gateway.metering.ledger import Ledger
 from poe_gateway.metering.memory import MemoryCharger, MemoryRows
 from poe_gateway.metering.rows import Correction, Intent, Outcome
 from poe_gateway.metering.store import Entry, RowFilter
-from poe_gateway.storage import embedded, schema
+from poe_gateway.storage import mongod, schema
 from poe_gateway.storage.buckets import MongoBuckets
 from poe_gateway.storage.client import Database, connect
 from poe_gateway.storage.ledger import MongoLedger
@@ -155,16 +155,16 @@ async def test_what_came_while_the_database_was_away_is_shipped_when_it_is_back(
 
         attempts(10)
         assert await ledger.flush(30)
-        await embedded.stop_mongod(home / "mongo", SystemClock())
+        await mongod.stop_mongod(home / "mongo", SystemClock())
         attempts(100)
         assert not await ledger.flush(1)
         assert ledger.state().waiting == 100
-        await embedded.start_mongod(embedded.find_mongod(), home / "mongo", port, replica_set=None)
+        await mongod.start_mongod(mongod.find_mongod(), home / "mongo", port, replica_set=None)
         assert await ledger.flush(60)
         assert {each["_id"] for each in await rows.rows(RowFilter(), 1000)} == set(ends)
         assert charger.spent == {BUCKET: 110}
         assert await ledger.leave()
-    await embedded.stop_mongod(home / "mongo", SystemClock())
+    await mongod.stop_mongod(home / "mongo", SystemClock())
 
 
 @pytest.mark.slow

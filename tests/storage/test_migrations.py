@@ -125,6 +125,17 @@ async def test_what_version_1_wrote_is_kept_and_read(empty: Database) -> None:
     assert session is not None and (session.account_id, session.chain) == ("acct_00001", ("a",))
 
 
+async def test_responses_of_version_4_are_told_what_they_go_on_from(empty: Database) -> None:
+    await migrate(empty, "me", SystemClock())
+    await empty.responses.drop_index("previous")
+    await empty.meta.update_one({"_id": "schema"}, {"$set": {"version": 4}})
+    await empty.responses.insert_many([{"_id": "resp_1", "path": []}, {"_id": "resp_2", "path": ["resp_0", "resp_1"]}])
+    assert await migrate(empty, "me", SystemClock()) == schema.VERSION - 4
+    assert await check(empty) == []
+    told = {each["_id"]: each.get("previous") async for each in empty.responses.find()}
+    assert told == {"resp_1": None, "resp_2": "resp_1"}
+
+
 async def test_records_that_lost_their_fixed_size_get_it_back(empty: Database) -> None:
     await migrate(empty, "me", SystemClock())
     await empty.drop_collection("decisions")
@@ -182,7 +193,7 @@ async def test_a_process_waits_for_the_one_that_migrates(empty: Database) -> Non
     await asyncio.sleep(0.4)
     assert not waiting.done()
     await leases.release("migration", "other")
-    assert await asyncio.wait_for(waiting, 10.0) == 1
+    assert await asyncio.wait_for(waiting, 60.0) == 1
 
 
 async def test_of_four_processes_one_migrates(mongo_uri: str, empty: Database) -> None:

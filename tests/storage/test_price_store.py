@@ -13,7 +13,7 @@ from poe_gateway.pool.pricebook_memory import MemoryPrices, MemoryUsage
 from poe_gateway.pool.prices import WINDOW, Sample
 from poe_gateway.pool.store import StoreUnavailable
 from poe_gateway.pool.usage import UsageRow
-from poe_gateway.storage.client import Database, connect
+from poe_gateway.storage.client import Database
 from poe_gateway.storage.prices import MongoPrices
 from poe_gateway.storage.usage import MongoUsage
 from tests.storage.making import NOON
@@ -137,13 +137,12 @@ class TestOnMongo:
         price = two.price("poe", "m")
         assert price is not None and price.samples == 6
 
-    async def test_away(self) -> None:
-        async with connect("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=50") as client:
-            prices, usage = MongoPrices(client["x"]), MongoUsage(client["x"])
-            book = PriceBook(prices, usage, Ids())
-            book.observe("poe", "m", 20, 0, NOON)
-            with pytest.raises(StoreUnavailable):
-                await book.load()
-            assert not await book.flush()
-            with pytest.raises(StoreUnavailable):
-                await usage.read(NOON)
+    async def test_away(self, nowhere: Database) -> None:
+        usage = MongoUsage(nowhere)
+        book = PriceBook(MongoPrices(nowhere), usage, Ids())
+        book.observe("poe", "m", 20, 0, NOON)
+        with pytest.raises(StoreUnavailable):
+            await book.load()
+        assert not await book.flush()
+        with pytest.raises(StoreUnavailable):
+            await usage.read(NOON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,7 +19,7 @@ from poe_gateway.conversations.memory import MemoryKept
 from poe_gateway.conversations.shelf import Shelf
 from poe_gateway.errors import NotFound, StoreUnavailable
 from poe_gateway.storage import schema
-from poe_gateway.storage.client import Database, connect
+from poe_gateway.storage.client import Database
 from poe_gateway.storage.responses import MongoKept
 from poe_gateway.vault import Vault, new_key
 from tests.support.responses import asked, head_of, reply_of
@@ -26,6 +27,7 @@ from tests.support.responses import asked, head_of, reply_of
 FIRST = Kept(id="resp_1", key_id="key_a", org="org_1", weight=3, sealed=b"\x00\xff1", kid="k1")
 SECOND = replace(FIRST, id="resp_2", path=("resp_1",), weight=6, sealed=b"2")
 THIRD = replace(FIRST, id="resp_3", path=("resp_1", "resp_2"), weight=9, sealed=b"3")
+OTHER = replace(SECOND, id="resp_4", sealed=b"4")
 ANN = Principal(key_id="key_ann", name="ann")
 TTL = 60.0
 Pass = Callable[[float], Awaitable[None]]
@@ -77,6 +79,54 @@ async def test_nobody_deletes_another_key_s(made: tuple[KeptStore, Pass]) -> Non
     assert await store.drop("key_a", "resp_1")
     assert not await store.drop("key_a", "resp_1")
     assert await store.fetch("key_a", ["resp_1"]) == {}
+
+
+async def test_a_deleted_one_stays_for_what_goes_on_from_it(made: tuple[KeptStore, Pass]) -> None:
+    store, _ = made
+    for kept in (FIRST, SECOND, THIRD, OTHER):
+        await store.put(kept, TTL)
+    everything = [kept.id for kept in (FIRST, SECOND, THIRD, OTHER)]
+    assert await store.drop("key_a", "resp_1")
+    assert await store.drop("key_a", "resp_2")
+    assert not await store.drop("key_a", "resp_2")
+    there = await store.fetch("key_a", everything)
+    assert {name: kept.deleted for name, kept in there.items()} == {
+        "resp_1": True,
+        "resp_2": True,
+        "resp_3": False,
+        "resp_4": False,
+    }
+    assert there["resp_1"].sealed == FIRST.sealed
+    assert await store.drop("key_a", "resp_3")
+    assert set(await store.fetch("key_a", everything)) == {"resp_1", "resp_4"}, "another goes on from the first"
+    assert await store.drop("key_a", "resp_4")
+    assert await store.fetch("key_a", everything) == {}
+
+
+async def test_a_conversation_that_is_deleted_at_once_leaves_nothing(made: tuple[KeptStore, Pass]) -> None:
+    store, _ = made
+    everything = [kept.id for kept in (FIRST, SECOND, THIRD, OTHER)]
+    for _ in range(5):
+        for kept in (FIRST, SECOND, THIRD, OTHER):
+            await store.put(kept, TTL)
+        assert all(await asyncio.gather(*[store.drop("key_a", each) for each in everything]))
+        assert await store.fetch("key_a", everything) == {}
+
+
+async def test_nothing_is_deleted_but_what_was_asked_for(made: tuple[KeptStore, Pass]) -> None:
+    store, _ = made
+    for kept in (FIRST, SECOND, THIRD):
+        await store.put(kept, TTL)
+    assert await store.drop("key_a", "resp_3")
+    assert await store.fetch("key_a", ["resp_1", "resp_2"]) == {"resp_1": FIRST, "resp_2": SECOND}
+
+
+async def test_a_deletion_that_broke_off_is_finished_by_the_next_one(db: Database) -> None:
+    store = MongoKept(db)
+    await store.put(FIRST, TTL)
+    await db[schema.RESPONSES].update_one({"_id": "resp_1"}, {"$set": {"deleted": True}})
+    assert not await store.drop("key_a", "resp_1")
+    assert await db[schema.RESPONSES].find_one() is None
 
 
 async def test_what_is_gone_on_from_stays(made: tuple[KeptStore, Pass]) -> None:
@@ -131,7 +181,7 @@ async def test_a_conversation_goes_on_and_nothing_of_it_is_in_plain(db: Database
     documents = await db[schema.RESPONSES].find({}).to_list()
     for document in documents:
         names = {"_id", "key_id", "org", "path", "weight", "sealed", "kid", "created_at", "expires_at"}
-        assert set(document) == names
+        assert set(document) == names | ({"previous"} if document["path"] else set())
         assert before < document["created_at"] < document["expires_at"]
         plain = orjson.dumps({name: str(value) for name, value in document.items()})
         assert b"question" not in plain and b"answer" not in plain
@@ -157,9 +207,8 @@ async def test_large_answers_are_kept(db: Database) -> None:
     assert len(texts[1]) == 10_000_000
 
 
-async def test_a_database_that_is_away_is_told_as_such() -> None:
-    async with connect("mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=100") as client:
-        store = MongoKept(client["none"])
-        for call in (store.put(SECOND, TTL), store.fetch("key_a", ["resp_1"]), store.drop("key_a", "resp_1")):
-            with pytest.raises(StoreUnavailable):
-                await call  # type: ignore[misc]
+async def test_a_database_that_is_away_is_told_as_such(nowhere: Database) -> None:
+    store = MongoKept(nowhere)
+    for call in (store.put(SECOND, TTL), store.fetch("key_a", ["resp_1"]), store.drop("key_a", "resp_1")):
+        with pytest.raises(StoreUnavailable):
+            await call  # type: ignore[misc]

@@ -6,29 +6,39 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, DefaultHttpxClient, OpenAI
 
 from poe_gateway.vault import new_key
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 ADMIN_KEY = "adm_test_A1b2C3d4E5f6G7h8I9j0"
 SERVICE_KEY = "svc_test_Z9y8X7w6V5u4"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+single = httpx.Client(
+    verify=False,  # to make ready for TLS, which none of these speak, takes longer than a call
+    timeout=60,
+    trust_env=False,
+    limits=httpx.Limits(max_keepalive_connections=0),
+)
+"""For single calls, each over a connection of its own."""
+
+
+def eventually(true: Callable[[], object], seconds: float = 60.0) -> None:
+    """Return when it is true; not in so many seconds: the test fails."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.05)
 
 
 class GatewayServer:
@@ -73,7 +83,7 @@ class GatewayServer:
             if self.process.poll() is not None:
                 raise RuntimeError(f"the gateway ended with {self.process.returncode}:\n{self.output()[-4000:]}")
             with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{self.base_url}/healthz").status_code == 200 and self._all_up():
+                if single.get(f"{self.base_url}/healthz").status_code == 200 and self._all_up():
                     return self
             time.sleep(0.05)
         raise RuntimeError(f"the gateway did not start:\n{self.output()[-4000:]}")
@@ -126,14 +136,19 @@ class GatewayServer:
     # Callers.
 
     def client(self, key: str = SERVICE_KEY, **options: Any) -> OpenAI:
-        return OpenAI(api_key=key, base_url=f"{self.base_url}/v1", **{"max_retries": 0, **options})
+        defaults = {"max_retries": 0, "http_client": DefaultHttpxClient(verify=False)}
+        return OpenAI(api_key=key, base_url=f"{self.base_url}/v1", **{**defaults, **options})
 
     def async_client(self, key: str = SERVICE_KEY, **options: Any) -> AsyncOpenAI:
         return AsyncOpenAI(api_key=key, base_url=f"{self.base_url}/v1", **{"max_retries": 0, **options})
 
     def admin(self) -> httpx.Client:
         return httpx.Client(
-            base_url=self.base_url, headers={"Authorization": f"Bearer {ADMIN_KEY}"}, timeout=60, trust_env=False
+            base_url=self.base_url,
+            headers={"Authorization": f"Bearer {ADMIN_KEY}"},
+            timeout=60,
+            trust_env=False,
+            verify=False,
         )
 
     def accounts(self) -> list[dict[str, Any]]:
@@ -166,7 +181,7 @@ class EmulatorServer:
 
     def control(self, method: str, path: str, **body: Any) -> Any:
         """Call the control interface."""
-        answer = httpx.request(method, f"{self.base_url}/_control{path}", json=body or None, trust_env=False)
+        answer = single.request(method, f"{self.base_url}/_control{path}", json=body or None)
         answer.raise_for_status()
         return answer.json()
 

@@ -21,15 +21,21 @@ import pytest
 from pymongo import MongoClient
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.storage import embedded
+from poe_gateway.storage import embedded, mongod
+from tests.support.ports import free_port
 
 _uris: list[str] = []
 
 
 @contextlib.contextmanager
 def temporary_home() -> Iterator[Path]:
-    """A folder that goes away afterwards, with whatever mongod runs in it, even when pytest itself is killed."""
+    """A folder that goes away afterwards, with whatever mongod runs in it, even when pytest itself is killed.
+
+    The embedded mongod in it has a port that stays free when it is stopped.
+    """
     home = Path(tempfile.mkdtemp(prefix="gateway-mongo-"))
+    (home / "mongo").mkdir()
+    (home / "mongo" / "port").write_text(str(free_port()))
     lock = home / "mongo" / "db" / "mongod.lock"
     # Reads from a pipe that only this process writes to: it ends with this process, whatever ends that.
     sweep = 'cat >/dev/null; pid=$(cat "$1"); [ -z "$pid" ] || kill -9 "$pid"; rm -rf "$2"'
@@ -51,14 +57,10 @@ def temporary_home() -> Iterator[Path]:
 
 async def start_standalone(home: Path) -> int:
     """A mongod without replica set on ``home/mongo``; returns its port."""
+    port = free_port()
     (home / "mongo" / "db").mkdir(parents=True)
-    while True:
-        port = embedded._free_port()
-        try:
-            await embedded.start_mongod(embedded.find_mongod(), home / "mongo", port, replica_set=None)
-        except embedded._PortTaken:
-            continue
-        return port
+    await mongod.start_mongod(mongod.find_mongod(), home / "mongo", port, replica_set=None)
+    return port
 
 
 @pytest.fixture(scope="session")
@@ -85,14 +87,21 @@ def standalone_mongo_uri() -> Iterator[str]:
         _uris.append(uri)
         yield uri
         _uris.remove(uri)
-        asyncio.run(embedded.stop_mongod(home / "mongo", SystemClock()))
+        asyncio.run(mongod.stop_mongod(home / "mongo", SystemClock()))
+
+
+@contextlib.contextmanager
+def new_database() -> Iterator[str]:
+    """Name of a database that nobody else uses; afterwards it is dropped from all MongoDBs."""
+    name = f"test_{uuid.uuid4().hex}"
+    yield name
+    for uri in _uris:
+        with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=60_000) as client:
+            client.drop_database(name)
 
 
 @pytest.fixture
 def db_name() -> Iterator[str]:
     """Name of a database that no other test uses."""
-    name = f"test_{uuid.uuid4().hex}"
-    yield name
-    for uri in _uris:
-        with MongoClient[dict[str, object]](uri, serverSelectionTimeoutMS=5000) as client:
-            client.drop_database(name)
+    with new_database() as name:
+        yield name

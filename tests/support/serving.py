@@ -17,7 +17,7 @@ def serving(app: Any, *, log_level: str = "error") -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level=log_level))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not server.started and time.monotonic() < until:
         time.sleep(0.01)
     try:

@@ -97,6 +97,6 @@ def test_bottomless_values_are_cut():
 
 def test_masking_stays_fast_on_hostile_texts():
     for part in ("a.", "a://", "p_b", "bearer ", "api_key ", ":", "gAAAA", "sk-"):
-        started = time.perf_counter()
+        started = time.process_time()
         redact_text(part * (200_000 // len(part)))
-        assert time.perf_counter() - started < 2, part
+        assert time.process_time() - started < 2, part

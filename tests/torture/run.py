@@ -206,7 +206,7 @@ class Torture:
         """Callers enough to fill every slot keep asking: when are all slots in use?"""
         began = time.monotonic()
         wanted = min(self.plan.whole, self.plan.accounts * self.plan.each, self.plan.callers)
-        while time.monotonic() - began < 12 * self.plan.lifetime:
+        while time.monotonic() - began < max(60.0, 12 * self.plan.lifetime):
             if (await judge.get(f"{url}/_figures")).json()["now"] >= wanted:
                 return time.monotonic() - began
             await asyncio.sleep(0.02)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from poe_gateway.chat.anthropic import AnthropicMessages, parse
 from poe_gateway.chat.anthropic.turns import NATIVE, native
@@ -33,8 +34,10 @@ PIXEL = base64.b64encode(b"\x89PNG").decode()
 
 
 def read(**fields: Any) -> ChatRequest:
+    """What is read of a body, but for the dialect's own words, which are the same for all."""
     body = {"model": "claude", "max_tokens": 10, "messages": ASKED, **fields}
-    return parse(json.dumps({key: value for key, value in body.items() if value is not ...}).encode())
+    request = parse(json.dumps({key: value for key, value in body.items() if value is not ...}).encode())
+    return replace(request, spelled={})
 
 
 def turns(*content: Any, role: str = "user") -> tuple[Message, ...]:
@@ -153,6 +156,16 @@ def test_documents_of_plain_text_are_text(source, more, text):
     (turn,) = turns(block)
     assert turn.text == text
     assert native(turn) == [block]
+
+
+def test_documents_stand_apart_from_the_words_around_them():
+    paper = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "paper"}}
+    first, last = {"type": "text", "text": "read"}, {"type": "text", "text": "and tell"}
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [paper, paper]}
+    found, asked = turns(result, first, paper, paper, last)
+    assert found.text == "paper\n\npaper"
+    assert asked.text == "read\n\npaper\n\npaper\n\nand tell"
+    assert native(asked) == [first, paper, paper, last]
 
 
 def test_calls_and_results_of_tools():

@@ -15,12 +15,15 @@ from poe_gateway.pool.outcome import (
     Transient,
     Unauthorized,
 )
-from poe_gateway.upstreams.anthropic_api.refusals import MAX_PUBLIC, refusal, told_in_band
+from poe_gateway.upstreams.anthropic_api.endpoint import read_endpoint
+from poe_gateway.upstreams.anthropic_api.refusals import refusal, told_in_band
 from poe_gateway.upstreams.base import Fate
+from poe_gateway.upstreams.refusals import MAX_PUBLIC, Refused
 
 KEY = "sk-ant-canary-8812345"
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LATER = "2026-03-01T12:00:30Z"
+DOOR = read_endpoint({"api_key": KEY})
 
 
 def told(kind=None, message="no", code=None):
@@ -32,7 +35,7 @@ def told(kind=None, message="no", code=None):
 
 def refused(status, value=None, *, headers=None, body=None, model="m"):
     raw = json.dumps(value).encode() if body is None else body
-    return refusal(status, headers or {}, raw, model=model, secret=KEY, now=NOW)
+    return refusal(Refused(status=status, headers=headers or {}, body=raw, model=model, now=NOW), DOOR)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_what_is_not_the_apis_own_word_comes_from_something_else():
 def test_key_material_never_leaves():
     for status in (400, 401, 403, 404, 413, 422, 429, 500):
         words = told(f"t_{KEY}", f"bad key {KEY}, Bearer abcdefgh12345", KEY)
-        for outcome, _ in (refused(status, words), told_in_band(words, model="m", secret=KEY, answered=False)):
+        for outcome, _ in (refused(status, words), told_in_band(words, DOOR, model="m", answered=False)):
             assert KEY not in repr(outcome)
             assert "abcdefgh12345" not in repr(outcome)
 
@@ -170,11 +173,16 @@ def test_how_long_to_wait(headers, seconds):
     ],
 )
 def test_errors_inside_a_stream(kind, outcome):
-    found, fate = told_in_band(told(kind), model="m", secret=KEY, answered=False)
+    found, fate = told_in_band(told(kind), DOOR, model="m", answered=False)
     assert isinstance(found, outcome)
     assert fate is (Fate.ACCEPTED if outcome is Transient else Fate.NOT_SENT)
-    assert told_in_band(told(kind), model="m", secret=KEY, answered=True)[1] is Fate.ACCEPTED
+    assert told_in_band(told(kind), DOOR, model="m", answered=True)[1] is Fate.ACCEPTED
+
+
+def test_each_model_has_limits_of_its_own():
+    assert refused(429, told("rate_limit_error"))[0].model == "m"
+    assert refused(429, told("rate_limit_error"), model=None)[0].model is None
 
 
 def test_an_error_event_without_an_error():
-    assert isinstance(told_in_band({"type": "error"}, model="m", secret=KEY, answered=False)[0], Transient)
+    assert isinstance(told_in_band({"type": "error"}, DOOR, model="m", answered=False)[0], Transient)

@@ -87,7 +87,7 @@ async def test_those_in_line_are_told_when_no_account_may_serve_their_model() ->
     await turns()
     bench.broker.settle(held, Rejected(model="gpt"))
     with pytest.raises(ModelUnsupported) as refused:
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 60)
     assert (refused.value.code, refused.value.status) == ("model_unsupported", 404)
     assert await served(other)
 
@@ -98,4 +98,4 @@ async def test_a_session_does_not_wait_for_its_account_while_its_model_is_blocke
     moved = asyncio.create_task(bench.lease(affinity="a", seconds=30))
     assert await served(moved)
     with pytest.raises(SessionLost):
-        await asyncio.wait_for(bench.lease(affinity="a", steadfast=True, seconds=30), 1)
+        await asyncio.wait_for(bench.lease(affinity="a", steadfast=True, seconds=30), 20)

@@ -20,7 +20,7 @@ from poe_gateway.chat.events import ChatEvent, Measured, TextDelta, ToolCallDelt
 from poe_gateway.chat.request import ChatRequest, Message, TextPart
 from poe_gateway.clock import Ids
 from poe_gateway.dispatch.charging import Charging
-from poe_gateway.dispatch.dispatcher import WalkPolicy
+from poe_gateway.dispatch.journey import WalkPolicy
 from poe_gateway.dispatch.stream import ChatStream
 from poe_gateway.errors import BudgetExceeded, Forbidden, GatewayError, RateLimitExceeded, StoreUnavailable, Unavailable
 from poe_gateway.limits.limiter import Limiter
@@ -214,7 +214,7 @@ async def test_produced_tool_calls_are_paid(tmp_path: Path) -> None:
             yield ToolCallDelta(({"index": 0, "function": {"name": "find", "arguments": "y" * 36}},))
             await asyncio.Event().wait()
 
-    house.dispatcher._upstreams = {"mock": Calling()}  # type: ignore[dict-item]
+    house.upstreams["mock"] = Calling()
     stream = await house.begin(payer(dollars("10000")))
     await stream.aclose()
     (row,) = await house.booked()
@@ -265,7 +265,8 @@ async def test_an_attempt_that_never_began_has_no_row_and_costs_nothing(tmp_path
             raise RuntimeError
 
     for upstreams in ({"mock": Broken()}, {}):
-        house.dispatcher._upstreams = upstreams  # type: ignore[assignment]
+        house.upstreams.clear()
+        house.upstreams.update(upstreams)
         with pytest.raises(Exception):  # noqa: B017 - whatever it is
             await house.ask(caller=payer())
     assert await house.booked() == []
@@ -744,7 +745,7 @@ async def test_an_adapter_that_fails_in_an_unforeseen_way_has_its_row(tmp_path: 
             raise ValueError
             yield TextDelta("")
 
-    house.dispatcher._upstreams = {"mock": Failing()}  # type: ignore[dict-item]
+    house.upstreams["mock"] = Failing()
     with pytest.raises(GatewayError):
         await house.ask(caller=payer())
     (row,) = await house.booked()

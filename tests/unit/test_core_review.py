@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from poe_gateway.dispatch.dispatcher import WalkPolicy
+from poe_gateway.dispatch.continuity import SessionPolicy
 from poe_gateway.errors import Overloaded, PointsExhausted, UpstreamDown
 from poe_gateway.pool import transitions
 from poe_gateway.pool.account import Account, Balance, Cause, Health, ModelBlock, ResetClock, State
@@ -135,7 +135,7 @@ async def test_after_the_last_attempt_the_time_of_the_whole_pool_is_told(waits: 
     told: list[float | None] = []
     for question in ("first", "second"):
         with pytest.raises(Overloaded) as refused:
-            await walk.ask(question)
+            await walk.ask(question, timeout=5.0)  # not long enough to wait for anybody
         told.append(refused.value.retry_after)
     assert told == [1, 7], "one body rests one account only: after the first question the other is in service"
 
@@ -288,7 +288,7 @@ async def test_requests_in_line_leave_out_what_is_down_and_have_it_again_when_it
 
 
 async def test_a_strict_session_is_not_lost_by_an_incident() -> None:
-    walk = Walk(*[account(name) for name in "abc"], account("o", offer="other"), walk=WalkPolicy(strict_sessions=True))
+    walk = Walk(*[account(name) for name in "abc"], account("o", offer="other"), sessions=SessionPolicy(strict=True))
     for turn in range(4):  # a session on each offer, whatever order they are taken in
         await walk.ask(f"first {turn}", session=f"s{turn}")
     for name in "abc":

@@ -63,6 +63,7 @@ DIFFERENT = [
     request(said("hello", tool_calls=[])),
     request(said("hello"), tools=TOOLS),
     request(said("hello"), max_tokens=5),
+    request(said(TextPart("hello", {"type": "ephemeral"}))),
     request(said(ImagePart("hello"))),
     request(said(ImagePart("hello", "low"))),
     request(said("hello", ImagePart("a"))),

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
+from poe_gateway.chat.anthropic import AnthropicMessages
+from poe_gateway.chat.dialect import Dialect
 from poe_gateway.chat.events import (
     Bound,
     Discarded,
@@ -17,11 +19,13 @@ from poe_gateway.chat.events import (
     TextReplaced,
     ToolCallDelta,
 )
+from poe_gateway.chat.ollama import OllamaChat
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, OutputFormat, TextPart, ToolCall, ToolChoice
 from poe_gateway.dispatch.fitting import NOTHING, answered, fit
 from poe_gateway.errors import InvalidRequest
 from poe_gateway.pool.outcome import RateLimited, Rejected, Transient
 from poe_gateway.upstreams.base import Capabilities, Fate, UpstreamFailure
+from tests.support.responses import asked
 from tests.unit.emulating import CITY, NOW, REF, WEATHER, Chat, ask, asking
 
 WORDS = Capabilities()
@@ -105,6 +109,47 @@ def test_what_can_be_neither_done_nor_emulated_is_refused_or_dropped_and_named(n
     assert (code, param) == ("unsupported_parameter", name) and "not supported by the accounts" in message
     how = fit(request, WORDS, drop=True)
     assert (how.dropped, how.emulated, how.parameters) == ((name,), (), {})
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"reasoning": {"effort": "high"}}, "reasoning.effort"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"include": ["message.output_text.logprobs"]}, "include"),
+        ({"temperature": 0.5}, "temperature"),
+    ],
+    ids=["effort", "verbosity", "top_logprobs", "include", "the same word"],
+)
+def test_a_field_is_named_as_the_dialect_writes_it(given: dict[str, Any], name: str) -> None:
+    request = asked(**given)
+    code, param, message = refused(request, WORDS)
+    assert (code, param) == ("unsupported_parameter", name) and message.startswith(f"'{name}' is not supported")
+    assert fit(request, WORDS, drop=True).dropped == (name,)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "given", "name"),
+    [
+        (AnthropicMessages(), {"max_tokens": 9, "output_config": {"effort": "low"}}, "output_config.effort"),
+        (AnthropicMessages(), {"max_tokens": 9, "top_k": 5}, "top_k"),
+        (OllamaChat(), {"think": True}, "think"),
+        (OllamaChat(), {"options": {"repeat_penalty": 1.5}}, "repeat_penalty"),
+    ],
+    ids=["anthropic effort", "anthropic top_k", "ollama think", "ollama repeat_penalty"],
+)
+def test_every_dialect_is_answered_in_its_own_words(dialect: Dialect, given: dict[str, Any], name: str) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **given}
+    assert refused(dialect.parse(orjson.dumps(body)), Capabilities(parameters=frozenset({"max_tokens"})))[1] == name
+
+
+def test_pictures_and_schemas_are_named_as_the_dialect_writes_them() -> None:
+    picture = {"type": "input_image", "image_url": "https://x.example/a.png"}
+    assert refused(asked(input=[{"role": "user", "content": [picture]}]), WORDS)[:2] == ("unsupported_content", "input")
+    form = {"type": "json_schema", "name": "f", "schema": {"type": "nothing"}}
+    code, param, message = refused(asked(text={"format": form}), WORDS)
+    assert (code, param) == ("invalid_schema", "text.format") and "'text.format'" in message
 
 
 def test_what_the_operators_routing_gave_is_dropped_and_not_the_callers_fault() -> None:

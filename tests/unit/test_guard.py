@@ -391,6 +391,17 @@ def convicted() -> Guard:
     return guard
 
 
+def test_a_body_that_met_limits_of_rate_only_is_told_to_come_back_and_not_that_it_was_refused() -> None:
+    guard = Guard()
+    judge(guard, *[(each, f"a{each}", "b", RateLimited()) for each in (1, 2, 3)])
+    refusal = guard.admits(POE, "gpt", "b", 3.5)
+    assert refusal is not None
+    assert (refusal.code, refusal.retry_after) == ("upstream_rate_limited", 120)
+    judge(guard, (4, "a4", "b", Depleted()))
+    refusal = guard.admits(POE, "gpt", "b", 123.5)
+    assert refusal is None, "its one try"
+
+
 def test_a_quarantined_body_is_refused_for_its_time_and_others_are_not() -> None:
     guard = convicted()
     refusal = guard.admits(POE, "gpt", "b", 3.5)

@@ -115,7 +115,7 @@ async def processes(
             await process.kill()
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for what must come; a hang fails the test."""
     async with asyncio.timeout(seconds):
         while not condition():
@@ -350,8 +350,9 @@ async def test_exactly_one_request_tries_an_account_after_its_rest() -> None:
     async with processes(2, *fresh("a", max_inflight=4)) as (hub, both):
         await until(lambda: all(process.broker.seats["a"].held == 2 for process in both))
         through = [await process.broker.lease(process.want()) for process in both]
-        hub.put(replace(hub.accounts["a"], health=resting(0.4)))
+        hub.put(replace(hub.accounts["a"], health=resting(60)))
         await until(lambda: all(not process.broker.seats["a"].allowed for process in both))
+        hub.put(replace(hub.accounts["a"], health=resting(0.2)))
         await until(lambda: all(process.broker.seats["a"].account.health.trial for process in both))
         inside: list[Lease] = []
         most = 0

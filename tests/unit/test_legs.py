@@ -12,7 +12,8 @@ from poe_gateway.api.v1.endpoint import _way
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.events import Bound
 from poe_gateway.chat.request import ChatRequest, Message, OutputFormat, TextPart
-from poe_gateway.dispatch.dispatcher import WalkPolicy
+from poe_gateway.dispatch.continuity import SessionPolicy
+from poe_gateway.dispatch.journey import WalkPolicy
 from poe_gateway.errors import Forbidden, InvalidRequest, Overloaded, UpstreamFailed, UpstreamTimeout
 from poe_gateway.pool.outcome import Transient
 from poe_gateway.routing.catalog import Listing, Model
@@ -112,6 +113,22 @@ async def test_when_the_time_is_up_a_poor_answer_stands() -> None:
     assert decision.status == 200
 
 
+async def test_an_answer_that_had_to_do_is_marked() -> None:
+    house = House()
+    house.says("near", ["No."])
+    house.says("far", [UpstreamFailure(Transient("down"))])
+    stream, _ = await house.answer()
+    told = dict(_way(stream))
+    assert (told[b"x-gateway-judged"], told[b"x-gateway-tier"], told[b"x-gateway-escalations"]) == (
+        b"short",
+        b"local:small",
+        b"1",
+    )
+    house.says("near", [GOOD])
+    stream, _ = await house.answer()
+    assert b"x-gateway-judged" not in dict(_way(stream))
+
+
 async def test_a_made_up_name_does_not_open_what_a_key_may_not_use() -> None:
     house = House()
     only = Principal(key_id="key_2", name="two", models=("gpt-*",))
@@ -124,7 +141,7 @@ async def test_the_upstreams_spelling_does_not_open_what_a_key_may_not_use() -> 
     house = House({**TABLE, "profiles": {"default": {"mode": "dispatch"}}})
     [offer] = house.walk.broker.offers()
     secret = Model(id="secret", upstream="gpt-secret", owned_by="x")
-    house.walk.dispatcher._catalog.replace([Listing(offer=offer, models=(secret,), fetched_at=NOON)])
+    house.walk.catalog.replace([Listing(offer=offer, models=(secret,), fetched_at=NOON)])
     only = Principal(key_id="key_2", name="two", models=("gpt-*",))
     with pytest.raises(Forbidden):
         await house.router.chat(only, request("gpt-secret"), "req_1")
@@ -148,8 +165,7 @@ async def turn(house: House, *texts: str) -> Any:
 
 @pytest.mark.parametrize("strict", [False, True])
 async def test_a_session_stays_where_the_answer_that_the_caller_got_came_from(strict: bool) -> None:
-    house = House()
-    house.walk.dispatcher._policy = WalkPolicy(strict_sessions=strict)
+    house = House(sessions=SessionPolicy(strict=strict))
     house.says("near", ["No.", Bound({"chat": 1})], ["No.", Bound({"chat": 2})])
     house.says("far", [GOOD, Bound({"chat": 3})], [GOOD])
     stream = await turn(house, "hi")
@@ -292,7 +308,7 @@ async def test_a_provider_that_is_not_the_keys_does_not_keep_its_own_from_emulat
     able = Told()
     walk.upstream.capabilities = replace(walk.upstream.capabilities, structured=False)
     walk.upstream.rule = lambda who, asked: ['{"a": 1}']
-    walk.dispatcher._upstreams = {"mock": walk.upstream, "other": able}  # type: ignore[dict-item]
+    walk.upstreams["other"] = able
     asked = request("m", output=OutputFormat(kind="json_object"))
     stream = await walk.dispatcher.chat(Principal(key_id="key_2", name="two", **bound), asked, "req_1")
     await stream.aclose()

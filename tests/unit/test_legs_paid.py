@@ -17,7 +17,7 @@ from poe_gateway.chat.events import Measured
 from poe_gateway.chat.request import ChatRequest, Message, OutputFormat, TextPart
 from poe_gateway.chat.tokens import prompt_tokens
 from poe_gateway.clock import Ids
-from poe_gateway.dispatch.dispatcher import WalkPolicy
+from poe_gateway.dispatch.journey import WalkPolicy
 from poe_gateway.dispatch.router import Router
 from poe_gateway.errors import BudgetExceeded, GatewayError, RateLimitExceeded
 from poe_gateway.limits.terms import Rates
@@ -52,7 +52,8 @@ class House(Paying):
         parsed = parse(table)
         self.router = Router(
             dispatcher=self.dispatcher,
-            catalog=self.dispatcher._catalog,
+            planner=self.planner,
+            catalog=self.catalog,
             telemetry=Telemetry(self.told),
             clock=self.clock,
             table=lambda: parsed,
@@ -138,13 +139,26 @@ async def test_both_answers_of_a_ladder_are_paid_and_shown(tmp_path: Path) -> No
     ]
 
 
-async def test_a_leg_beyond_the_budget_is_refused_and_not_sent(tmp_path: Path) -> None:
+async def test_a_leg_beyond_the_budget_is_not_sent_and_the_paid_answer_stands(tmp_path: Path) -> None:
+    """A refusal would have him come again, and pay for the first one again."""
     house = await House(tmp_path, "escalate").start(PriceDraft(request=Decimal("0.02")))
     house.script(["No."], [GOOD])
+    assert await house.answered(payer(dollars("0.03"))) == "No."
+    assert house.upstream.accounts == ["near"]
+    assert len(await house.booked()) == 1 and house.spent() == 2 * CENT
+    [decision] = house.decisions
+    assert (decision.status, decision.judged) == (200, "short")
+
+
+async def test_a_fallback_beyond_the_budget_is_refused_and_not_sent(tmp_path: Path) -> None:
+    prices = PriceDraft(model="small", request=Decimal("0.01")), PriceDraft(model="big", request=Decimal("0.04"))
+    house = await House(tmp_path, "dispatch").start(*prices)
+    house.script([DOWN], FINE)
     with pytest.raises(BudgetExceeded):
         await house.answered(payer(dollars("0.03")))
     assert house.upstream.accounts == ["near"]
-    assert len(await house.booked()) == 1
+    await house.booked()
+    assert house.spent() == 0
     [decision] = house.decisions
     assert decision.status == 429
 
@@ -243,8 +257,8 @@ async def test_a_day_that_turns_between_two_legs_does_not_hide_the_price_of_the_
         return ["No."]
 
     house.upstream.rule = rule
-    with pytest.raises(BudgetExceeded):
-        await house.answered(payer(dollars("0.03")))
+    assert await house.answered(payer(dollars("0.03"))) == "No."
+    assert house.upstream.accounts == ["near"]
     await house.booked()
     assert house.spent() == CENT
 

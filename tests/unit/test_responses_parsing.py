@@ -74,6 +74,14 @@ INPUTS: dict[str, tuple[Any, tuple[Message, ...]]] = {
         ],
         (Message("assistant", (TextPart("A"), TextPart("No."))), user("U")),
     ),
+    "a picture said back is shown to nobody": (
+        [
+            {"role": "user", "content": "Draw."},
+            {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "QUJD", "url": "u"},
+            {"role": "user", "content": "Another."},
+        ],
+        (user("Draw."), user("Another.")),
+    ),
     "text and its calls are one turn": (
         [
             {"role": "assistant", "content": "I add."},

@@ -150,7 +150,7 @@ async def test_to_others_it_does_not_exist() -> None:
     first, _ = await ground.ask(ANN)
     for previous in (first, "resp_unknown", "", "\x00"):
         if previous:
-            with pytest.raises(NotFound) as caught:
+            with pytest.raises(InvalidRequest) as caught:
                 await ground.ask(BOB, previous_response_id=previous)
             assert (caught.value.code, caught.value.param) == ("previous_response_not_found", "previous_response_id")
         with pytest.raises(NotFound):
@@ -178,21 +178,52 @@ async def test_it_stays_as_long_as_it_is_gone_on_from() -> None:
     await ground.shelf.find(ANN, first)
     ground.sky.ahead = 76 * DAY
     for gone in (first, third):
-        with pytest.raises(NotFound):
+        with pytest.raises(InvalidRequest):
             await ground.ask(previous_response_id=gone)
 
 
-async def test_deleted_is_gone_from_what_went_on_from_it() -> None:
+async def test_what_went_on_from_a_deleted_response_goes_on() -> None:
     ground = Ground()
-    first, _ = await ground.ask(input="secret")
-    second, _ = await ground.ask(previous_response_id=first)
+    first, _ = await ground.ask(ANN, TextDelta("one"), input="1?")
+    second, _ = await ground.ask(previous_response_id=first, input="2?")
     await ground.shelf.drop(ANN, first)
-    with pytest.raises(NotFound):
-        await ground.shelf.drop(ANN, first)
-    with pytest.raises(NotFound) as caught:
-        await ground.ask(previous_response_id=second)
+    third, request = await ground.ask(previous_response_id=second, input="3?")
+    assert [text for role, text in turns(request) if role == "user"] == ["1?", "2?", "3?"]
+    await ground.shelf.drop(ANN, second)
+    _, request = await ground.ask(previous_response_id=third, input="4?", store=False)
+    assert [text for role, text in turns(request) if role == "user"] == ["1?", "2?", "3?", "4?"]
+    await ground.shelf.drop(ANN, third)
+    assert ground.store.table == {}, "the words go with the last that goes on from them"
+
+
+async def test_a_deleted_response_is_not_there_any_more() -> None:
+    ground = Ground()
+    first, _ = await ground.ask(input="1?")
+    await ground.ask(previous_response_id=first)
+    await ground.shelf.drop(ANN, first)
+    for call in (
+        ground.shelf.find(ANN, first),
+        ground.shelf.drop(ANN, first),
+        ground.shelf.recall(ANN, asked(input=[{"type": "item_reference", "id": first.replace("resp", "msg")}])),
+    ):
+        with pytest.raises(NotFound):
+            await call  # type: ignore[misc]
+    with pytest.raises(InvalidRequest) as caught:
+        await ground.ask(previous_response_id=first)
+    assert (caught.value.code, caught.value.param) == ("previous_response_not_found", "previous_response_id")
+
+
+async def test_what_goes_on_from_a_response_that_was_deleted_meanwhile_cannot_be_continued() -> None:
+    ground = Ground()
+    first, _ = await ground.ask(input="1?")
+    request = await ground.shelf.recall(ANN, asked(store=True, previous_response_id=first))
+    await ground.shelf.drop(ANN, first)
+    head = head_of(request, ground.ids.new("resp", 24))
+    assert await ground.shelf.keep(ANN, reply_of(head, [TextDelta("A")]))
+    assert (await ground.shelf.find(ANN, head.id)).response["id"] == head.id
+    with pytest.raises(InvalidRequest) as caught:
+        await ground.ask(previous_response_id=head.id)
     assert caught.value.code == "previous_response_not_found"
-    assert (await ground.shelf.find(ANN, second)).response["id"] == second
 
 
 async def test_nothing_is_said_outside_of_the_seal() -> None:
@@ -218,7 +249,7 @@ async def test_sealed_by_an_older_key_it_still_opens() -> None:
     ground.shelf = ground.opened_with(newer)
     with pytest.raises(NotFound):
         await ground.shelf.find(ANN, first)
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidRequest):
         await ground.ask(previous_response_id=second)
 
 
@@ -232,7 +263,7 @@ async def test_what_was_tampered_with_is_not_there(how: str) -> None:
     ground.store.table[first] = (replace(kept, sealed=seal), until)
     with pytest.raises(NotFound):
         await ground.shelf.find(ANN, first)
-    with pytest.raises(NotFound):
+    with pytest.raises(InvalidRequest):
         await ground.ask(previous_response_id=first)
 
 

@@ -9,18 +9,22 @@ import pytest
 from msgspec.structs import replace
 
 from poe_gateway.auth.keys import Principal
-from poe_gateway.chat.request import ChatRequest, Message, TextPart
+from poe_gateway.chat.request import ChatRequest, Message, Role, TextPart, ToolCall
 from poe_gateway.dispatch.canned import CannedStream
+from poe_gateway.dispatch.continuity import SessionPolicy
 from poe_gateway.dispatch.router import Router, Stream
-from poe_gateway.errors import Forbidden, GatewayError, UpstreamFailed, UpstreamRefused, UpstreamTimeout
+from poe_gateway.errors import Forbidden, GatewayError, InvalidRequest, UpstreamFailed, UpstreamRefused, UpstreamTimeout
+from poe_gateway.explain.words import in_words
+from poe_gateway.pool.account import Account
 from poe_gateway.pool.outcome import Rejected, Transient
+from poe_gateway.routing.catalog import Listing, Model
 from poe_gateway.routing.course import Asked
 from poe_gateway.routing.parse import parse
 from poe_gateway.telemetry.events import Escalated
 from poe_gateway.telemetry.hub import Telemetry
-from poe_gateway.upstreams.base import Fate, UpstreamFailure
-from tests.unit.builders import account
-from tests.unit.walking import CALLER, Part, Walk
+from poe_gateway.upstreams.base import Capabilities, Fate, UpstreamFailure
+from tests.unit.builders import NOON, account
+from tests.unit.walking import CALLER, Part, Told, Walk
 
 GOOD = "A whole answer that is long enough to be one."
 TABLE: dict[str, Any] = {
@@ -38,15 +42,22 @@ TABLE: dict[str, Any] = {
 
 
 class House:
-    """A walk with a router over two accounts, one of each backend."""
+    """A walk with a router over two accounts, one of each backend, and ``others``."""
 
-    def __init__(self, table: dict[str, Any] = TABLE, **profile: Any) -> None:
+    def __init__(
+        self,
+        table: dict[str, Any] = TABLE,
+        *others: Account,
+        sessions: SessionPolicy | None = None,
+        **profile: Any,
+    ) -> None:
         near, far = (replace(account(name), labels=(name,)) for name in ("near", "far"))
-        self.walk = Walk(near, far)
+        self.walk = Walk(near, far, *others, sessions=sessions)
         profiles = {"default": {**table["profiles"]["default"], **profile}} if profile else table["profiles"]
         self.router = Router(
             dispatcher=self.walk.dispatcher,
-            catalog=self.walk.dispatcher._catalog,
+            planner=self.walk.planner,
+            catalog=self.walk.catalog,
             telemetry=Telemetry(self.walk.told),
             clock=self.walk.clock,
             table=lambda: parse({**table, "profiles": profiles}),
@@ -164,6 +175,70 @@ async def test_the_last_failure_is_told_with_all_attempts() -> None:
     assert (decision.status, decision.escalations, len(decision.tries)) == (502, 1, 2)
 
 
+LATE = failing(Transient("slow", timeout=True), Fate.UNKNOWN)
+WORSE = {
+    "fails": failing(Transient("down")),
+    "refuses the request": failing(Rejected(public="Bad words.")),
+    "answers too late": LATE,
+}
+
+
+@pytest.mark.parametrize("what", WORSE)
+async def test_a_poor_answer_is_better_than_the_next_tiers_failure(what: str) -> None:
+    house = House()
+    house.says("near", ["Yes."])
+    house.says("far", WORSE[what])
+    stream, text = await house.answer()
+    assert (text, stream.model, stream.tier, stream.judged) == ("Yes.", "small", "local:small", "short")
+    assert stream.attempt is not None and stream.attempt.number == 2
+    assert (stream.attempt.lease.account.id, stream.answer.finish) == ("near", "stop")
+    assert (stream.escalations, len(house.escalations), house.asked) == (1, 1, ["near", "far"])
+    [decision] = house.walk.decisions
+    assert (decision.status, decision.error_code, len(decision.tries)) == (200, None, 2)
+    assert (decision.model, decision.tier, decision.judged) == ("small", "local:small", "short")
+    assert "to small (tier local:small). Its answer was not good enough (short)" in in_words(decision)
+
+
+async def test_of_several_poor_answers_the_newest_is_kept() -> None:
+    house = House(max_auto_tier="cloud:huge")
+    house.says("near", ["No."])
+    house.says("far", ["I'm sorry, but I can't help with that request."], failing(Transient("down")))
+    stream, text = await house.answer()
+    assert (text[:9], stream.model, stream.judged, stream.escalations) == ("I'm sorry", "big", "refusal", 2)
+
+
+async def test_a_poor_answer_stands_when_the_time_is_up() -> None:
+    house = House()
+
+    def slow(account_id: str, request: ChatRequest) -> list[Part]:
+        house.walk.clock.step(301 if account_id == "far" else 0)
+        return ["No."] if account_id == "near" else failing(Transient("down"))
+
+    house.walk.upstream.rule = slow
+    stream, text = await house.answer()
+    assert (text, stream.tier, stream.judged) == ("No.", "local:small", "short")
+
+
+async def test_a_tier_that_cannot_do_what_is_asked_leads_on() -> None:
+    """Of another kind than the tiers around it: what it lacks they may have."""
+    backends = {"strict": {"provider": "anthropic_api"}, **TABLE["backends"]}
+    tiers = [{"name": "cloud:strict", "backend": "strict", "model": "s"}, *TABLE["tiers"]]
+    strict = account("strict", provider="anthropic_api", offer="anthropic_api:its.host")
+    house = House({**TABLE, "backends": backends, "tiers": tiers}, strict)
+    house.walk.upstreams["anthropic_api"] = Told()
+    house.walk.upstreams["anthropic_api"].capabilities = Capabilities(parameters=frozenset())
+    house.says("near", [GOOD])
+    request = ChatRequest(model="auto", messages=(Message("user", (TextPart("hi"),)),), parameters={"seed": 1})
+    stream = await house.router.chat(CALLER, request, "req_1", None, Asked())
+    await stream.aclose()
+    assert (stream.tier, stream.escalations, house.asked) == ("local:small", 1, ["near"])
+    assert house.escalations == [("default", "cloud:strict", "unsupported_parameter")]
+    assert list(house.router.health.standings(house.walk.clock.monotonic())) == ["near"], "nobody asked the strict one"
+    with pytest.raises(InvalidRequest):
+        await house.router.chat(CALLER, replace(request, model="cloud:strict"), "req_2", None, Asked())
+    assert [decision.status for decision in house.walk.decisions][1:] == [400]
+
+
 async def test_an_alias_leads_to_its_tier() -> None:
     house = House(mode="dispatch")
     house.says("far", [GOOD])
@@ -217,6 +292,25 @@ async def test_a_classifier_that_fails_or_hangs_leads_to_the_first_tier() -> Non
     assert (text, stream.tier) == (GOOD, "local:small")
 
 
+@pytest.mark.parametrize(
+    ("roles", "tier"),
+    [
+        (("user", "assistant", "tool"), "cloud:big"),
+        (("user", "assistant", "tool", "user"), "cloud:big"),
+        (("user", "assistant", "tool", "assistant", "user"), "local:small"),
+    ],
+    ids=["results", "results and words", "results of an earlier turn"],
+)
+async def test_who_hands_in_results_of_tools_does_not_get_the_cheapest(roles: tuple[Role, ...], tier: str) -> None:
+    house = House(mode="classify")
+    house.walk.upstream.rule = lambda who, asked: ["small"] if asked.messages[0].role == "system" else [GOOD]
+    said = {"assistant": {"tool_calls": (ToolCall(id="c1", name="f", arguments="{}"),)}, "tool": {"tool_call_id": "c1"}}
+    messages = tuple(Message(role, (TextPart("x"),), **said.get(role, {})) for role in roles)  # type: ignore[arg-type]
+    stream = await house.router.chat(CALLER, ChatRequest(model="auto", messages=messages), "req_1", None, Asked())
+    await stream.aclose()
+    assert stream.tier == tier
+
+
 async def test_a_reply_asks_nobody() -> None:
     house = House(mode="reply", reply_message="Closed today.")
     stream, text = await house.answer("anything")
@@ -236,6 +330,37 @@ async def test_a_fallback_chain_is_followed_and_told() -> None:
     house.says("near", [GOOD])
     stream, _ = await house.answer("hint:capable")
     assert (stream.model, stream.tier, stream.escalations) == ("small", "local:small", 1)
+
+
+@pytest.mark.parametrize(
+    ("chain", "status", "code"),
+    [
+        (["gpt-none"], 502, "upstream_failed"),
+        (["local:small"], 502, "upstream_failed"),
+        (["gpt-none", "local:small"], 502, "upstream_failed"),
+    ],
+    ids=["not there", "fails too", "not there, and fails"],
+)
+async def test_what_is_told_when_a_chain_ends(chain: list[str], status: int, code: str) -> None:
+    """The failure of what was asked for, not that its substitute does not exist."""
+    house = House({**TABLE, "profiles": {"default": {"mode": "dispatch"}}, "fallbacks": {"cloud:big": chain}})
+    listing = Listing(offer="mock", models=(Model(id="big", upstream="big", owned_by="x"),), fetched_at=NOON)
+    house.walk.catalog.replace([listing])
+    for who in ("near", "far"):
+        house.says(who, failing(Transient("down")))
+    with pytest.raises(GatewayError) as caught:
+        await house.answer("cloud:big")
+    assert (caught.value.status, caught.value.code) == (status, code)
+    [decision] = house.walk.decisions
+    assert (decision.status, decision.error_code, caught.value.attempts) == (status, code, len(decision.tries))
+
+
+async def test_what_nobody_has_is_told_of_the_first() -> None:
+    house = House({**TABLE, "profiles": {}, "fallbacks": {"gpt-one": ["gpt-two"]}})
+    house.walk.catalog.replace([Listing(offer="mock", models=(), fetched_at=NOON)])
+    with pytest.raises(GatewayError, match="gpt-one"):
+        await house.answer("gpt-one")
+    assert [(each.status, each.error_code) for each in house.walk.decisions] == [(404, "model_not_found")]
 
 
 async def test_a_provider_before_the_name_is_said_again() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from poe_gateway.routing.changes import changes
+from poe_gateway.routing.table import Table
 from tests.unit.routes import LADDER, table
 
 
@@ -74,3 +75,31 @@ def test_another_order_of_tiers_is_a_change() -> None:
         "~ tiers: local:fast < cloud:economy < cloud:standard < cloud:expert"
         " -> cloud:economy < local:fast < cloud:standard < cloud:expert",
     )
+
+
+def test_inside_of_lists_and_tables_it_is_told_as_well() -> None:
+    rule = '{ when = { class = "a" }, route_to = "local:fast" }'
+    other = '{ when = { class = "b" }, route_to = "cloud:expert" }'
+
+    def of(options: str, prompt: str, rules: str) -> Table:
+        profile = f"""
+[profiles.p]
+mode = "classify"
+classifier = "local:fast"
+classifier_prompt = "{prompt}"
+class_prompts = {{ x = "{prompt}" }}
+rules = [{rules}]
+"""
+        return table(profile, base=LADDER.replace("{ temperature = 0.2 }", options))
+
+    old, new = of("{ temperature = 0 }", "a" * 80, rule), of("{ seed = 1 }", "b" * 80, f"{other}, {rule}")
+    assert changes(old, new) == (
+        "+ backends.far.default_options.seed: 1",
+        "- backends.far.default_options.temperature: 0",
+        "~ profiles.p.classifier_prompt: a text of 80 characters -> another one",
+        "~ profiles.p.class_prompts.x: a text of 80 characters -> another one",
+        "~ profiles.p.rules[0].when.class: a -> b",
+        "~ profiles.p.rules[0].route_to: local:fast -> cloud:expert",
+        "+ profiles.p.rules[1]: route_to local:fast",
+    )
+    assert changes(new, old)[-1] == "- profiles.p.rules[1]: route_to local:fast"

@@ -93,6 +93,11 @@ def after(said: str | None, *, start: Course | None = None, **more: Any) -> Cour
         ("<think>standard, and then it never stops", "", "cloud:economy"),
         ("class=greeting", "greeting", "cloud:economy"),
         ('{"class": "economy"}', "economy", "cloud:economy"),
+        ("tier=standard class=mystery", "mystery", "cloud:standard"),
+        ("tier=fast intent=greeting domain=home", "greeting", "local:fast"),
+        ("tier=simple", "simple", "local:fast"),
+        ("tier=banana class=fast", "fast", "local:fast"),
+        ("tier=expert class=command", "command", "cloud:expert"),
         (None, "", "local:fast"),
     ],
 )
@@ -269,16 +274,23 @@ def test_pictures_and_empty_turns_are_told() -> None:
     assert empty.messages[1].text == "[nothing]"
 
 
+def heard(label: str, tier: str = "", *, tags: dict[str, str] | None = None, think: bool | None = None) -> Heard:
+    """``tier``: where the label does not choose it."""
+    return Heard(label=label, tier=tier or label, tags={**(tags or {}), "class": label}, think=think)
+
+
 @pytest.mark.parametrize(
     ("said", "words", "expected"),
     [
-        ("fast", ("fast",), Heard(label="fast", tags={"class": "fast"})),
-        ("fast-think", ("fast",), Heard(label="fast", tags={"class": "fast"}, think=True)),
-        ("fast-think", ("fast-think",), Heard(label="fast-think", tags={"class": "fast-think"})),
-        ("intent=greeting", ("greeting",), Heard(label="greeting", tags={"intent": "greeting", "class": "greeting"})),
-        ("a=1 class=x", (), Heard(label="x", tags={"a": "1", "class": "x"})),
+        ("fast", ("fast",), heard("fast")),
+        ("fast-think", ("fast",), heard("fast", think=True)),
+        ("fast-think", ("fast-think",), heard("fast-think")),
+        ("intent=greeting", ("greeting",), heard("greeting", tags={"intent": "greeting"})),
+        ("a=1 class=x", (), heard("x", tags={"a": "1"})),
+        ("tier=up-think class=x", ("up",), heard("x", "up", tags={"tier": "up-think"}, think=True)),
+        ("tier=up class=x-think", ("up",), heard("x", "up", tags={"tier": "up"}, think=True)),
     ],
-    ids=["label", "think", "a label that ends so", "another tag", "class wins"],
+    ids=["label", "think", "a label that ends so", "another tag", "class wins", "tier thinks", "label thinks"],
 )
 def test_hear(said: str, words: tuple[str, ...], expected: Heard) -> None:
     assert hear(said, words) == expected

@@ -86,8 +86,10 @@ def test_the_digest_changes_with_any_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"[gateway\n", "is not TOML, line 1, column 9: "),
+        (b"[gateway\n", "is not TOML, line 1, column 9: expected ']' at the end of a table declaration"),
         (b"a = 1\na = 2\n", "is not TOML, line 2, column "),
+        (b"[hunter2.x]\n[hunter2.x]\n", "is not TOML, line 2, column 11: cannot declare this table twice"),
+        (b"a = {hunter2 = 1, hunter2 = 2}", "is not TOML, line 1, column 30: duplicate inline table key"),
         (b'key = "hunter2', "is not TOML, end of document: "),
         (b"x = hunter2", "is not TOML, line 1, column 5: "),
         (b"\xff\xfe", "is not UTF-8 text"),
@@ -95,7 +97,7 @@ def test_the_digest_changes_with_any_file(folder: Path) -> None:
         (b"a = " + b"[" * 100_000, "is not TOML"),
         (b"#" * (1024 * 1024 + 1), "is larger than 1 MiB"),
     ],
-    ids=["bracket", "twice", "open text", "bare word", "bytes", "date", "nesting", "size"],
+    ids=["bracket", "twice", "table twice", "key twice", "open text", "bare word", "bytes", "date", "nesting", "size"],
 )
 def test_a_file_that_cannot_be_read_is_told_with_its_line(folder: Path, content: bytes, expected: str) -> None:
     (folder / "conf.d" / "bad.toml").write_bytes(content)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poe_gateway.routing.merge import merged, with_profile
+from poe_gateway.routing.merge import merged, origins, with_profile
 
 
 def test_tables_are_merged_key_by_key() -> None:
@@ -36,6 +36,25 @@ def test_named_lists_are_replaced_in_place_or_appended() -> None:
     assert merged(base, over) == {
         "tiers": [{"name": "a", "model": 2}, {"name": "b"}, {"name": "c"}],
         "clients": [{"key_env": "K", "profile": "q"}, {"org": "o"}],
+    }
+
+
+def test_every_place_is_known_by_its_file() -> None:
+    base = {"tiers": [{"name": "a"}, {"name": "b"}], "aliases": {"h:x": "a", "y": "a"}}
+    over = {"tiers": [{"name": "c"}, {"name": "a", "model": 2}], "aliases": {"y": "b"}}
+    found = origins([("one", base), ("two", over)], merged(base, over))
+    assert found == {
+        "tiers": ("two", "tiers"),
+        "tiers[0]": ("two", "tiers[1]"),
+        "tiers[0].name": ("two", "tiers[1].name"),
+        "tiers[0].model": ("two", "tiers[1].model"),
+        "tiers[1]": ("one", "tiers[1]"),
+        "tiers[1].name": ("one", "tiers[1].name"),
+        "tiers[2]": ("two", "tiers[0]"),
+        "tiers[2].name": ("two", "tiers[0].name"),
+        "aliases": ("two", "aliases"),
+        'aliases."h:x"': ("one", 'aliases."h:x"'),
+        "aliases.y": ("two", "aliases.y"),
     }
 
 

@@ -414,6 +414,10 @@ retry_delay_ms = 200
 provider = "anthropic"
 [backends.slow]
 timeout_ms = 1000
+[backends.home]
+provider = "ollama"
+base_url = "http://localhost:11434"
+default_options = { num_ctx = 16384, temperature = 0 }
 [aliases]
 "cloud:economy" = "local:fast"
 auto = "local:fast"
@@ -430,6 +434,8 @@ x = ["gpt-4o"]
     assert sorted(routes.notes) == [
         'aliases."cloud:economy": hides the tier of the same name',
         "aliases.auto: hides the profile of the same name",
+        "backends.home.default_options.num_ctx: has no effect: Ollama takes it from the model's Modelfile, "
+        "or from OLLAMA_CONTEXT_LENGTH",
         "backends.openai: hides the provider of the same name",
         "backends.slow.timeout_ms: set by REQUEST_TIMEOUT_SECONDS, not here",
         "fallbacks.x: 'gpt-4o' is no tier and no alias: it is taken for a model of the catalogue",

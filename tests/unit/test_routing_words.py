@@ -67,13 +67,17 @@ def test_a_backend_wins_over_the_word() -> None:
             Backend(name="b", provider="poe_api", base_url="https://x.example", api_key_file="/f"),
             {"base_url": "https://x.example", "api_key_file": "/f"},
         ),
+        (
+            Backend(name="b", provider="ollama", base_url="http://gpu:11434"),
+            {"base_url": "http://gpu:11434", "preset": "ollama"},
+        ),
         (Backend(name="b", provider="anthropic", api_key_env="K"), {"api_key_env": "K"}),
         (
             Backend(name="b", provider="qwen", api_key_env="K", extra={"region": "us"}),
             {"preset": "dashscope", "api_key_env": "K", "region": "us"},
         ),
     ],
-    ids=["preset", "address", "adapter's own address", "further fields"],
+    ids=["preset", "address", "own server", "adapter's own address", "further fields"],
 )
 def test_the_account_that_is_kept(backend: Backend, expected: dict[str, str]) -> None:
     assert account_fields(backend) == expected

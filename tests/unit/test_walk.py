@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from poe_gateway.chat.events import Measured
-from poe_gateway.dispatch.dispatcher import WalkPolicy
+from poe_gateway.dispatch.continuity import SessionPolicy
+from poe_gateway.dispatch.journey import WalkPolicy
 from poe_gateway.errors import GatewayError, Overloaded, PointsExhausted, UpstreamDown, UpstreamFailed, UpstreamRefused
 from poe_gateway.pool.account import Cause, State
 from poe_gateway.pool.lease import Want
@@ -312,7 +313,7 @@ async def test_a_busy_sessions_account_is_borrowed_from_and_the_binding_stays() 
 
 
 async def test_a_session_may_choose_anew_after_a_number_of_requests() -> None:
-    walk = Walk(*pool(4), walk=WalkPolicy(affinity_requests=5))  # type: ignore[arg-type]
+    walk = Walk(*pool(4), sessions=SessionPolicy(max_requests=5))  # type: ignore[arg-type]
     turns: list[str] = []
     for number in range(20):
         turns.append(f"turn {number}")

@@ -10,7 +10,10 @@ from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.events import Bound, ChatEvent, Finished, Measured, TextDelta
 from poe_gateway.chat.request import ChatRequest, Message, TextPart
 from poe_gateway.clock import Ids
-from poe_gateway.dispatch.dispatcher import Dispatcher, WalkPolicy
+from poe_gateway.dispatch.continuity import Continuity, SessionPolicy
+from poe_gateway.dispatch.dispatcher import Dispatcher
+from poe_gateway.dispatch.journey import WalkPolicy
+from poe_gateway.dispatch.planning import Planner
 from poe_gateway.dispatch.prefixes import PrefixBook
 from poe_gateway.dispatch.sessions import SessionBook
 from poe_gateway.pool.account import Account
@@ -76,10 +79,17 @@ class _Keychain:
 class Walk:
     """``accounts`` with all their slots held by this process."""
 
-    def __init__(self, *accounts: Account, policy: PoolPolicy | None = None, walk: WalkPolicy | None = None) -> None:
+    def __init__(
+        self,
+        *accounts: Account,
+        policy: PoolPolicy | None = None,
+        walk: WalkPolicy | None = None,
+        sessions: SessionPolicy | None = None,
+    ) -> None:
         self.clock = StepClock()
         self.policy = policy or PoolPolicy()
         self.upstream = Told()
+        self.upstreams: dict[str, Any] = {"mock": self.upstream, "other": self.upstream}
         self.decisions: list[Decision] = []
         self.incidents: list[Incident] = []
         self.told = Recorder()
@@ -92,17 +102,29 @@ class Walk:
         self.sessions = SessionBook(MemorySessions(), alone=lambda: True, lost=lambda what: None)
         self.prefixes = PrefixBook(max_uses=50, max_seconds=3600)
         self.prices = PriceBook(MemoryPrices(self.clock), MemoryUsage(), Ids(1))
+        self.catalog = Catalog()
+        self.planner = Planner(
+            broker=self.broker,
+            catalog=self.catalog,
+            upstreams=self.upstreams,
+            clock=self.clock,
+            prices=self.prices,
+        )
         self.dispatcher = Dispatcher(
             broker=self.broker,
             keychain=_Keychain(),  # type: ignore[arg-type]
-            upstreams={"mock": self.upstream, "other": self.upstream},  # type: ignore[dict-item]
-            catalog=Catalog(),
-            sessions=self.sessions,
+            planner=self.planner,
+            continuity=Continuity(
+                broker=self.broker,
+                sessions=self.sessions,
+                clock=self.clock,
+                policy=sessions or SessionPolicy(),
+                prefixes=self.prefixes,
+            ),
             telemetry=Telemetry(self.told),
             clock=self.clock,
             policy=walk or WalkPolicy(),
             prices=self.prices,
-            prefixes=self.prefixes,
             decided=self.decisions.append,
         )
         self.count = 0

@@ -5,16 +5,14 @@ Whatever breaks the API's rules is refused with 400 and the rule. The next answe
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
 from aiohttp import web
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from tests.upstreams.server import Server
 
 KEY = "sk-ant-canary-8812345"
 _FIELDS = {
@@ -87,61 +85,16 @@ def error(kind: str, message: str = "no", code: str | None = None) -> dict[str, 
     return {"type": "error", "error": told, "request_id": "req_up"}
 
 
-class Site:
+class Site(Server):
     """Set ``answer`` (messages) and ``pages`` (models); look at ``seen`` and ``left``."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, dict[str, str], Any]] = []
-        self.answer: Answer = self.stream(start(), text(0, "hi"), end())
+        super().__init__(self.stream(start(), text(0, "hi"), end()))
         self.pages: Any = [[{"id": "claude-1"}, {"id": "claude-2"}]]
-        self.left = asyncio.Event()
-        """Set when a caller hung up during an answer."""
-        self._runner: web.AppRunner | None = None
-        self.url = ""
 
-    async def start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/v1/messages", self._messages)
-        app.router.add_get("/v1/models", self._models)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def stream(self, *parts: bytes, pause: float = 0.0, then: str = "end") -> Answer:
-        """An event stream of these pieces; then ``end``, ``break`` the connection or ``hang``."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-            await response.prepare(request)
-            try:
-                for part in parts:
-                    await response.write(part)
-                    await asyncio.sleep(pause)
-                if then == "hang":
-                    await asyncio.sleep(60)
-            except (asyncio.CancelledError, ConnectionResetError):
-                self.left.set()
-                raise
-            if then == "break" and request.transport is not None:
-                request.transport.abort()
-            return response
-
-        return answer
-
-    @staticmethod
-    def plain(status: int, body: Any, **headers: str) -> Answer:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            kind = "text/html" if isinstance(body, bytes) else "application/json"
-            return web.Response(status=status, body=raw, headers={"Content-Type": kind, **headers})
-
-        return answer
+    def route(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/v1/messages", self._messages)
+        router.add_get("/v1/models", self._models)
 
     async def _messages(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -219,6 +172,9 @@ def _options_broken(body: dict[str, Any]) -> str | None:
     for tool in body.get("tools", ()):
         if tool["input_schema"].get("type") != "object":
             return "tools: input_schema.type: Field required"
+    called = {block["type"] for turn in body["messages"] for block in turn["content"]} & {"tool_use", "tool_result"}
+    if called and not body.get("tools"):
+        return "Requests which include `tool_use` or `tool_result` blocks must define tools."
     if "tool_choice" in body and "tools" not in body:
         return "tool_choice: requires tools"
     form = body.get("output_config", {}).get("format")

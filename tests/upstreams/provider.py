@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+from tests.upstreams.server import Answer, Server
 
 
 def chunk(content: str | None = None, finish: str | None = None, usage: Any = None, **delta: Any) -> bytes:
@@ -28,15 +26,14 @@ def chunk(content: str | None = None, finish: str | None = None, usage: Any = No
 DONE = b"data: [DONE]\n\n"
 
 
-class Provider:
+class Provider(Server):
     """Set ``answer`` (chat), ``vectors``, ``pictures``, ``models``, ``key`` …; look at ``seen`` and ``left``.
 
     Of a form, ``seen`` holds a list of (name, text, or the file's name, type and bytes).
     """
 
     def __init__(self) -> None:
-        self.seen: list[tuple[str, dict[str, str], Any]] = []
-        self.answer: Answer = self.stream(chunk("hi"), chunk(finish="stop"), chunk(usage=(3, 1)), DONE)
+        super().__init__(self.stream(chunk("hi"), chunk(finish="stop"), chunk(usage=(3, 1)), DONE))
         self.models: Any = {"object": "list", "data": [{"id": "m-1", "created": 5, "owned_by": "x"}, {"id": "m-2"}]}
         self.points: Any = {"current_point_balance": 1234}
         self.key: Any = {"data": {"label": "k", "limit": 20, "limit_remaining": 7.5, "usage": 12.5}}
@@ -44,61 +41,17 @@ class Provider:
         self.vectors: Any = {"data": [{"index": 0, "embedding": [0.5, -1]}], "usage": {"prompt_tokens": 2}}
         self.pictures: Any = {"created": 1, "data": [{"url": "https://pictures.example/1.png"}]}
         self.history: Any = {"has_more": False, "length": 0, "data": []}
-        self.left = asyncio.Event()
-        """Set when a caller hung up during an answer."""
-        self._runner: web.AppRunner | None = None
-        self.url = ""
 
-    async def start(self) -> None:
-        app = web.Application(client_max_size=8 * 1024 * 1024)
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._json("models"))
-        app.router.add_post("/v1/embeddings", self._json("vectors"))
-        app.router.add_post("/v1/images/generations", self._json("pictures"))
-        app.router.add_post("/v1/images/edits", self._json("pictures"))
-        app.router.add_get("/v1/key", self._json("key"))
-        app.router.add_get("/v1/credits", self._json("credits"))
-        app.router.add_get("/usage/current_balance", self._json("points"))
-        app.router.add_get("/usage/points_history", self._json("history"))
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-
-    def stream(self, *parts: bytes, pause: float = 0.0, then: str = "end") -> Answer:
-        """An event stream of these pieces; then ``end``, ``break`` the connection or ``hang``."""
-
-        async def answer(request: web.Request) -> web.StreamResponse:
-            response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-            await response.prepare(request)
-            try:
-                for part in parts:
-                    await response.write(part)
-                    await asyncio.sleep(pause)
-                if then == "hang":
-                    await asyncio.sleep(60)
-            except (asyncio.CancelledError, ConnectionResetError):
-                self.left.set()
-                raise
-            if then == "break" and request.transport is not None:
-                request.transport.abort()
-            return response
-
-        return answer
-
-    @staticmethod
-    def plain(status: int, body: Any, **headers: str) -> Answer:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-            kind = "text/html" if isinstance(body, bytes) else "application/json"
-            return web.Response(status=status, body=raw, headers={"Content-Type": kind, **headers})
-
-        return answer
+    def route(self, router: web.UrlDispatcher) -> None:
+        router.add_post("/v1/chat/completions", self._chat)
+        router.add_get("/v1/models", self._json("models"))
+        router.add_post("/v1/embeddings", self._json("vectors"))
+        router.add_post("/v1/images/generations", self._json("pictures"))
+        router.add_post("/v1/images/edits", self._json("pictures"))
+        router.add_get("/v1/key", self._json("key"))
+        router.add_get("/v1/credits", self._json("credits"))
+        router.add_get("/usage/current_balance", self._json("points"))
+        router.add_get("/usage/points_history", self._json("history"))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.path, dict(request.headers), await request.json()))

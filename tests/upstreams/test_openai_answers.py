@@ -20,14 +20,31 @@ from poe_gateway.chat.tool_calls import merged
 from poe_gateway.clock import SystemClock
 from poe_gateway.pool.outcome import AdapterDrift, RateLimited, Transient
 from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
+from poe_gateway.upstreams.drift import Drift, InBandError
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.openai_api import OpenAIAPI
 from poe_gateway.upstreams.openai_api.chunks import Reader
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError
-from tests.upstreams.provider import DONE, Provider, chunk
+from tests.upstreams.provider import DONE, chunk
 
 ASKING = ChatRequest(model="m-1", messages=(Message("user", (TextPart("Hello"),)),))
 TOKEN = {"token": "hi", "logprob": -0.1, "bytes": [104, 105], "top_logprobs": []}
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (r"a\ud83d", "a\ufffd"),
+        (r"\uDE00b", "\ufffdb"),
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"\ud83d\ud83d\ude00\ude00", "\ufffd\U0001f600\ufffd"),
+        (r"\\ud83d \ud83d\\", "\\ud83d \ufffd\\"),
+    ],
+    ids=["first-half", "second-half", "whole", "halves-around", "a-backslash-before"],
+)
+def test_halves_of_characters_become_the_sign_for_it(written, text):
+    usage = '"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2, "cost": 0.10}'
+    events = Reader().take(f'{{"choices": [{{"index": 0, "delta": {{"content": "{written}"}}}}], {usage}}}')
+    assert events == [TextDelta(text)]
 
 
 def read(*deltas, finish=None, **choice):
@@ -108,6 +125,34 @@ CALLS = {
     "name-comes-late": ([[fragment(0, "a")], [fragment(0, name="f", arguments="{}")]], (ToolCall("a", "f", "{}"),)),
     "no-id": ([[fragment(0, name="f", arguments="{}")]], (ToolCall("call_x-1_0", "f", "{}"),)),
     "arguments-as-object": ([[fragment(0, "a", "f", {"x": 1})]], (ToolCall("a", "f", '{"x":1}'),)),
+    "index-0-and-no-ids": (
+        [[fragment(0, name="f", arguments='{"x":1}')], [fragment(0, name="g", arguments="{}")]],
+        (ToolCall("call_x-1_0", "f", '{"x":1}'), ToolCall("call_x-1_1", "g", "{}")),
+    ),
+    "the-same-twice-without-ids": (
+        [[fragment(0, "", "f", '{"x":1}')], [fragment(0, "", "f", '{"x":2}')]],
+        (ToolCall("call_x-1_0", "f", '{"x":1}'), ToolCall("call_x-1_1", "f", '{"x":2}')),
+    ),
+    "name-repeated-after-the-end": (
+        [[fragment(0, "a", "f", "{}")], [fragment(0, "a", "f", "")]],
+        (ToolCall("a", "f", "{}"),),
+    ),
+    "known-by-id-alone": (
+        [
+            [fragment(call_id="a", name="f", arguments="{"), fragment(call_id="b", name="g", arguments='{"')],
+            [fragment(call_id="b", arguments='x":1}')],
+            [fragment(call_id="a", arguments="}")],
+        ],
+        (ToolCall("a", "f", "{}"), ToolCall("b", "g", '{"x":1}')),
+    ),
+    "one-id-for-all": (
+        [[fragment(0, "a", "f", "{}")], [fragment(1, "a", "g", "{}")]],
+        (ToolCall("a", "f", "{}"), ToolCall("call_x-1_1", "g", "{}")),
+    ),
+    "id-before-the-function": (
+        [[{"index": 0, "id": "a", "type": "function"}], [fragment(0, name="f", arguments="{}")]],
+        (ToolCall("a", "f", "{}"),),
+    ),
     "indexes-from-5": (
         [[fragment(5, "a", "f", "{}")], [fragment(7, "b", "g", "{}")]],
         (ToolCall("a", "f", "{}"), ToolCall("b", "g", "{}")),
@@ -154,14 +199,6 @@ def test_any_json_is_understood_or_told_as_drift(chunks):
 
 
 @pytest.fixture
-async def provider():
-    server = Provider()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 async def talk(provider):
     async with new_session() as session:
         adapter = OpenAIAPI(session=session, clock=SystemClock(), idle_timeout=1)
@@ -200,15 +237,46 @@ async def test_a_whole_answer_needs_no_reason_for_its_end(provider, talk):
         ({"choices": []}, AdapterDrift, Fate.ACCEPTED),
         ({"object": "list"}, AdapterDrift, Fate.ACCEPTED),
         ({"choices": [{"message": {"content": ""}, "finish_reason": "stop"}]}, Transient, Fate.ACCEPTED),
+        ({"choices": [{"message": {"content": None}, "finish_reason": "tool_calls"}]}, Transient, Fate.ACCEPTED),
         ({"error": {"code": 429}}, RateLimited, Fate.NOT_SENT),
     ],
-    ids=["no-choice", "something-else", "empty", "error"],
+    ids=["no-choice", "something-else", "empty", "calls-without-one", "error"],
 )
 async def test_json_that_is_no_answer(provider, talk, body, kind, fate):
     provider.answer = provider.plain(200, body)
     with pytest.raises(UpstreamFailure) as caught:
         await talk()
     assert (type(caught.value.outcome), caught.value.fate) == (kind, fate)
+
+
+async def test_words_that_are_said_to_be_calls_are_words(provider, talk):
+    provider.answer = provider.stream(chunk("hi"), chunk(finish="tool_calls"), DONE)
+    assert await talk() == [TextDelta("hi"), Finished("stop")]
+
+
+@pytest.mark.parametrize("reason", ["error", "abort", "insufficient_system_resource"])
+async def test_an_answer_that_the_provider_broke_off_is_not_whole(provider, talk, reason):
+    provider.answer = provider.stream(chunk("hal"), chunk(finish=reason), DONE)
+    with pytest.raises(UpstreamFailure) as caught:
+        await talk()
+    assert (type(caught.value.outcome), caught.value.fate) == (Transient, Fate.ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("data", "outcome"),
+    [
+        ('{"message": "slow down", "code": 429}', RateLimited),
+        ('{"error": {"message": "slow down", "code": 429}}', RateLimited),
+        ('{"text": "gone"}', Transient),
+        ("gone", Transient),
+    ],
+    ids=["bare", "wrapped", "untyped", "words"],
+)
+async def test_an_event_called_error_is_one_whatever_comes_after_it(provider, talk, data, outcome):
+    provider.answer = provider.stream(chunk("hal"), f"event: error\ndata: {data}\n\n".encode(), DONE)
+    with pytest.raises(UpstreamFailure) as caught:
+        await talk()
+    assert (type(caught.value.outcome), caught.value.fate) == (outcome, Fate.ACCEPTED)
 
 
 async def test_a_refusal_or_a_picture_alone_is_an_answer(provider, talk):

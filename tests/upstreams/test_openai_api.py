@@ -1,8 +1,5 @@
 """The API-key adapter against a real server on loopback."""
 
-import asyncio
-import socket
-
 import pytest
 from msgspec.structs import replace
 
@@ -31,18 +28,10 @@ from poe_gateway.pool.outcome import (
 from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.openai_api import OpenAIAPI
-from tests.upstreams.provider import DONE, Provider, chunk
+from tests.upstreams.provider import DONE, chunk
 
 KEY = "canary-key-8812345"
 ASKING = ChatRequest(model="m-1", messages=(Message("user", (TextPart("Hello"),)),))
-
-
-@pytest.fixture
-async def provider():
-    server = Provider()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture
@@ -155,6 +144,98 @@ async def test_what_is_sent(adapter, provider):
     }
 
 
+IMAGE = ImagePart("data:image/png;base64,AA")
+MARK = {"type": "ephemeral"}
+SENT_IMAGE = {"type": "image_url", "image_url": {"url": IMAGE.url}}
+SENT_IMAGES = {"type": "text", "text": "Images of the results of tools, in their order:"}
+
+
+def result(call_id, *parts):
+    """The result of a tool."""
+    return Message("tool", parts, tool_call_id=call_id)
+
+
+@pytest.mark.parametrize(
+    ("turns", "sent"),
+    [
+        ([result("c1")], [{"role": "tool", "tool_call_id": "c1", "content": ""}]),
+        ([Message("user", ())], [{"role": "user", "content": ""}]),
+        ([Message("assistant", ())], [{"role": "assistant", "content": ""}]),
+        (
+            [Message("user", (TextPart("long", MARK), TextPart("so?"), ImagePart(IMAGE.url, cache=MARK)))],
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "long", "cache_control": MARK},
+                        {"type": "text", "text": "so?"},
+                        {**SENT_IMAGE, "cache_control": MARK},
+                    ],
+                }
+            ],
+        ),
+        (
+            [result("c1", TextPart("seen"), IMAGE), result("c2", IMAGE), Message("user", (TextPart("so?"),))],
+            [
+                {"role": "tool", "tool_call_id": "c1", "content": "seen"},
+                {"role": "tool", "tool_call_id": "c2", "content": "(an image)"},
+                {"role": "user", "content": [SENT_IMAGES, SENT_IMAGE, SENT_IMAGE]},
+                {"role": "user", "content": "so?"},
+            ],
+        ),
+        (
+            [result("c1", IMAGE)],
+            [
+                {"role": "tool", "tool_call_id": "c1", "content": "(an image)"},
+                {"role": "user", "content": [SENT_IMAGES, SENT_IMAGE]},
+            ],
+        ),
+    ],
+    ids=["empty-result", "empty-user", "empty-assistant", "cache-marks", "images-between", "images-last"],
+)
+async def test_turns_as_the_api_takes_them(adapter, provider, turns, sent):
+    await talk(adapter, account(provider.url), replace(ASKING, messages=tuple(turns)))
+    assert provider.seen[-1][2]["messages"] == sent
+
+
+async def test_long_ids_of_calls_are_shortened_wherever_they_stand(adapter, provider):
+    """OpenAI takes forty signs; vLLM's own ids are longer, and a conversation may go from one to the other."""
+    names = ["chatcmpl-tool-" + "a" * 32, "chatcmpl-tool-" + "b" * 32, "c" * 40]
+    calls = Message("assistant", (), tool_calls=tuple([ToolCall(name, "f", "{}") for name in names]))
+    turns = (*ASKING.messages, calls, *[result(name, TextPart("x")) for name in names])
+    await talk(adapter, account(provider.url), replace(ASKING, messages=turns))
+    _, asked, *told = provider.seen[-1][2]["messages"]
+    sent = [call["id"] for call in asked["tool_calls"]]
+    assert sent == [each["tool_call_id"] for each in told]
+    assert len(set(sent)) == 3 and all(len(name) <= 40 for name in sent)
+    assert sent[2] == names[2]
+
+
+NEW, OLD = {"max_completion_tokens": 9}, {"max_tokens": 7}
+
+
+@pytest.mark.parametrize(
+    ("preset", "given", "sent"),
+    [
+        ("openai", OLD, {"max_completion_tokens": 7}),
+        ("openai", NEW | OLD, NEW),
+        ("openai", {"max_tokens": None}, {"max_tokens": None}),
+        ("ollama", NEW, {"max_tokens": 9}),
+        ("qwen", NEW, {"max_tokens": 9}),
+        ("openrouter", OLD, OLD),
+        ("poe", NEW, NEW),
+    ],
+    ids=["openai", "openai-both", "openai-none", "ollama", "qwen", "openrouter", "poe"],
+)
+async def test_a_limit_goes_by_the_name_that_the_provider_takes(provider, preset, given, sent):
+    """Newer models of OpenAI refuse the older name, by which other dialects' limits come; some pass over the newer."""
+    async with new_session() as session:
+        adapter = OpenAIAPI(session=session, clock=SystemClock(), preset_urls={preset: f"{provider.url}/v1"})
+        await talk(adapter, account(preset=preset), replace(ASKING, parameters=given))
+    body = provider.seen[-1][2]
+    assert {name: body[name] for name in ("max_tokens", "max_completion_tokens") if name in body} == sent
+
+
 def budget(tokens, **others):
     """Parameters with a budget of thinking, as Anthropic's dialect has them."""
     return {"parameters": {"thinking": {"type": "enabled", "budget_tokens": tokens}, **others}}
@@ -163,7 +244,8 @@ def budget(tokens, **others):
 @pytest.mark.parametrize(
     ("fields", "sent"),
     [
-        ({"tool_choice": ToolChoice(mode="none")}, {"tool_choice": "none"}),
+        ({"tools": (Tool(name="go"),), "tool_choice": ToolChoice(mode="none")}, {"tool_choice": "none"}),
+        ({"tool_choice": ToolChoice(mode="none")}, {"tool_choice": None}),
         ({"output": OutputFormat(kind="json_object")}, {"response_format": {"type": "json_object"}}),
         ({"parallel_tool_calls": True}, {}),
         ({"parameters": {"modalities": ["text"], "reasoning_effort": "low"}}, {"reasoning_effort": "low"}),
@@ -176,7 +258,8 @@ def budget(tokens, **others):
         ({"parameters": {"thinking": "deep"}}, {"thinking": "deep"}),
     ],
     ids=[
-        "no-tools",
+        "no-calls",
+        "choice-without-tools",
         "any-json",
         "parallel-without-tools",
         "parameters",
@@ -272,56 +355,9 @@ async def test_refusals(adapter, provider, status, body, headers, kind, fate):
     assert (type(failed.outcome), failed.fate) == (kind, fate)
 
 
-async def test_nobody_listens(adapter):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-        failed = await fails(adapter, account(url))
-    assert (type(failed.outcome), failed.fate) == (NetworkFault, Fate.NOT_SENT)
-    failed = await fails(adapter, account("http://host.invalid"))
-    assert (type(failed.outcome), failed.fate) == (NetworkFault, Fate.NOT_SENT)
-
-
 async def test_a_plain_server_behind_https(adapter, provider):
     failed = await fails(adapter, account(provider.url.replace("http:", "https:")))
     assert (type(failed.outcome), failed.fate) == (NetworkFault, Fate.NOT_SENT)
-
-
-async def test_a_break_or_silence_before_the_answer_leaves_the_fate_open(adapter, provider):
-    async def hang_up(request):
-        request.transport.abort()
-        await asyncio.sleep(1)
-
-    async def sleep(request):
-        await asyncio.sleep(60)
-
-    provider.answer = hang_up
-    assert (await fails(adapter, account(provider.url))).fate is Fate.UNKNOWN
-    provider.answer = sleep
-    failed = await fails(adapter, account(provider.url))
-    assert failed.fate is Fate.UNKNOWN
-    assert failed.outcome.timeout
-    assert len(provider.seen) == 2, "a message is sent once"
-
-
-@pytest.mark.parametrize("leave", ["close", "cancel"])
-async def test_the_caller_leaves_and_the_provider_learns_of_it(adapter, provider, leave):
-    provider.answer = provider.stream(*[chunk("a")] * 200, pause=0.02, then="hang")
-    stream = adapter.chat(account(provider.url), "m-1", ASKING, None)
-    await anext(stream)
-    if leave == "close":
-        await stream.aclose()
-    else:
-
-        async def drain():
-            async for _ in stream:
-                pass
-
-        task = asyncio.create_task(drain())
-        await asyncio.sleep(0.05)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    await asyncio.wait_for(provider.left.wait(), 2)
 
 
 async def test_models_and_the_allow_list(adapter, provider):
@@ -366,12 +402,3 @@ async def test_the_key_is_verified_where_the_list_of_models_is_public(adapter, p
     with pytest.raises(UpstreamFailure) as caught:
         await adapter.probe(account(preset="openrouter"))
     assert isinstance(caught.value.outcome, Unauthorized)
-
-
-async def test_new_credentials_are_used_at_once(adapter, provider):
-    await talk(adapter, account(provider.url))
-    renewed = AccountRef(
-        id="acc_1", name="a", offer="o", credentials={"api_key": "second", "base_url": provider.url}, credential_rev=1
-    )
-    await talk(adapter, renewed)
-    assert provider.seen[-1][1]["Authorization"] == "Bearer second"

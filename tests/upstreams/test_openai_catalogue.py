@@ -10,7 +10,6 @@ from poe_gateway.upstreams.base import AccountRef, Reading, UpstreamFailure
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.openai_api import OpenAIAPI
 from poe_gateway.upstreams.openai_api.catalogue import read_models
-from tests.upstreams.provider import Provider
 
 
 def details(written: str) -> dict:
@@ -69,14 +68,6 @@ def test_what_is_told_of_a_model_has_one_set_of_names(name):
 def test_names_that_are_none_are_left_out():
     body = json.dumps({"data": [{"id": "x" * 300}, {"id": 5}, "x", {"id": "m"}, {"id": "m", "created": 7}]}).encode()
     assert [(model.id, model.created) for model in read_models(body, None)] == [("m", 7)]
-
-
-@pytest.fixture
-async def provider():
-    server = Provider()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture

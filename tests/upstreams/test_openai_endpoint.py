@@ -3,13 +3,10 @@
 import pytest
 
 from poe_gateway.clock import SystemClock
-from poe_gateway.outbound.guard import Guard
-from poe_gateway.pool.outcome import NetworkFault, Unauthorized
-from poe_gateway.upstreams.base import AccountRef, CredentialError, Fate, UpstreamFailure
+from poe_gateway.upstreams.base import AccountRef, CredentialError
 from poe_gateway.upstreams.http import new_session
 from poe_gateway.upstreams.openai_api import OpenAIAPI
 from poe_gateway.upstreams.openai_api.endpoint import read_endpoint
-from tests.upstreams.provider import Provider
 
 KEY = "canary-key-8812345"
 
@@ -50,24 +47,13 @@ def test_one_place_has_one_offer_however_it_is_written():
         ({}, "base_url"),
         ({"base_url": "https://a.example", "preset": "poe"}, "base_url"),
         ({"preset": "other"}, "preset"),
-        ({"base_url": "ftp://a.example"}, "base_url"),
-        ({"base_url": "api.example.com"}, "base_url"),
-        ({"base_url": "https://user:pw@a.example"}, "base_url"),
-        ({"base_url": "https://a.example/v1?key=1"}, "base_url"),
-        ({"base_url": "https://a.example:99999"}, "base_url"),
-        ({"base_url": "https://[::1"}, "base_url"),
-        ({"preset": "poe", "api_key": "two words"}, "api_key"),
-        ({"preset": "poe", "api_key": "schlüssel"}, "api_key"),
         ({"preset": "poe", "api_key": ""}, "api_key"),
         ({"preset": "qwen", "api_key": None}, "api_key"),
         ({"base_url": "https://api.openai.com", "api_key": None}, "api_key"),
-        ({"preset": "poe", "api_key_env": "A", "api_key_file": "/b"}, "api_key_file"),
         ({"preset": "vllm"}, "base_url"),
         ({"preset": "qwen", "region": "eu"}, "region"),
         ({"preset": "openai", "region": "us"}, "region"),
         ({"base_url": "https://a.example", "region": "us"}, "region"),
-        ({"preset": "poe", "models": [1]}, "models"),
-        ({"preset": "poe", "password": "x"}, "password"),
     ],
 )
 def test_bad_credentials_name_the_field_and_not_the_value(credentials, field):
@@ -75,7 +61,6 @@ def test_bad_credentials_name_the_field_and_not_the_value(credentials, field):
         describe(**credentials)
     assert caught.value.field == field
     assert KEY not in str(caught.value)
-    assert "user:pw" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -113,25 +98,6 @@ def test_a_reference_stands_for_the_key_when_an_account_is_described(name):
     assert not read_endpoint({"preset": "openai", name: "X", "api_key": "k"}).unresolved
 
 
-@pytest.fixture
-async def provider():
-    server = Provider()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-async def test_nothing_is_sent_while_only_the_reference_is_there(provider):
-    async with new_session() as session:
-        adapter = OpenAIAPI(session=session, clock=SystemClock())
-        credentials = {"base_url": provider.url, "api_key_env": "SOME_KEY"}
-        with pytest.raises(UpstreamFailure) as caught:
-            await adapter.list_models(AccountRef(id="a", name="a", offer="o", credentials=credentials))
-    assert isinstance(caught.value.outcome, Unauthorized)
-    assert caught.value.fate is Fate.NOT_SENT
-    assert provider.seen == []
-
-
 async def test_a_server_without_keys_gets_none(provider):
     async with new_session() as session:
         adapter = OpenAIAPI(session=session, clock=SystemClock())
@@ -139,28 +105,3 @@ async def test_a_server_without_keys_gets_none(provider):
         assert len(await adapter.list_models(ref)) == 2
         assert "accepts the call" in await adapter.probe(ref)
     assert all("Authorization" not in headers for _, headers, _ in provider.seen)
-
-
-async def test_a_reference_that_leads_to_a_new_key_is_followed(provider):
-    async with new_session() as session:
-        adapter = OpenAIAPI(session=session, clock=SystemClock())
-        for key in ("first", "second"):
-            credentials = {"base_url": provider.url, "api_key_env": "SOME_KEY", "api_key": key}
-            await adapter.list_models(AccountRef(id="a", name="a", offer="o", credentials=credentials))
-        assert [headers["Authorization"] for _, headers, _ in provider.seen] == ["Bearer first", "Bearer second"]
-        credentials["api_key"] = f"two words {KEY}"
-        with pytest.raises(UpstreamFailure) as caught:
-            await adapter.list_models(AccountRef(id="a", name="a", offer="o", credentials=credentials))
-    assert isinstance(caught.value.outcome, Unauthorized)
-    assert KEY not in repr(caught.value.outcome)
-
-
-async def test_an_address_that_the_guard_refuses_is_a_typed_failure(provider):
-    async with new_session(guard=Guard()) as session:
-        adapter = OpenAIAPI(session=session, clock=SystemClock())
-        ref = AccountRef(id="a", name="a", offer="o", credentials={"base_url": provider.url})
-        with pytest.raises(UpstreamFailure) as caught:
-            await adapter.list_models(ref)
-    assert isinstance(caught.value.outcome, NetworkFault)
-    assert caught.value.fate is Fate.NOT_SENT
-    assert provider.seen == []

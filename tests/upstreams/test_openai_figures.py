@@ -29,14 +29,6 @@ NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def provider() -> AsyncIterator[Provider]:
-    server = Provider()
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 async def adapter(provider: Provider) -> AsyncIterator[OpenAIAPI]:
     session = new_session()
     yield OpenAIAPI(session=session, clock=SystemClock(), preset_urls={"poe": provider.url}, small_timeout=2)

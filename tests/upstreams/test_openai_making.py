@@ -16,13 +16,13 @@ from poe_gateway.outbound.allowed import read_allowed
 from poe_gateway.outbound.fetch import ImageFetcher
 from poe_gateway.outbound.guard import Guard
 from poe_gateway.pool.outcome import AdapterDrift, RateLimited, Rejected, Transient, Unauthorized
+from poe_gateway.upstreams import exchange
 from poe_gateway.upstreams.base import AccountRef, Fate, UpstreamFailure
+from poe_gateway.upstreams.drift import Drift, InBandError
 from poe_gateway.upstreams.http import new_session
-from poe_gateway.upstreams.openai_api import OpenAIAPI, exchange
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError
+from poe_gateway.upstreams.openai_api import OpenAIAPI
 from poe_gateway.upstreams.openai_api.embeddings import read_embeddings
 from poe_gateway.upstreams.openai_api.pictures import read_pictures
-from tests.upstreams.provider import Provider
 
 KEY = "canary-key-8812345"
 PIXEL = b"\x89PNG\r\n\x1a\nnot quite"
@@ -36,14 +36,6 @@ def embedding(*inputs, **parameters) -> ChatRequest:
 def painting(*images, prompt="a cat", **parameters) -> ChatRequest:
     turn = Message("user", (TextPart(prompt), *(ImagePart(url) for url in images)))
     return ChatRequest(model="m", messages=(turn,), operation="image", parameters=parameters)
-
-
-@pytest.fixture
-async def provider():
-    server = Provider()
-    await server.start()
-    yield server
-    await server.stop()
 
 
 @pytest.fixture
@@ -247,7 +239,7 @@ async def test_an_answer_without_pictures(make, provider, body, kind):
         (403, {"error": {"message": "not from this model"}}, Rejected("not from this model", 403)),
         (401, {"error": {"message": KEY}}, Unauthorized("HTTP 401 (untyped)")),
         (429, {"error": {}}, RateLimited(detail="HTTP 429 (untyped)")),
-        (200, {"error": {"code": 429, "message": KEY}}, RateLimited(detail="429")),
+        (200, {"error": {"code": 429, "message": KEY}}, RateLimited(detail="error within the answer: 429")),
     ],
     ids=["bad", "no-model", "no-access", "bad-key", "too-fast", "too-fast-within"],
 )

@@ -92,6 +92,9 @@ class DecisionView(BaseModel):
     tier: str
     label: str = Field(description="what the classifier said")
     escalations: int = Field(description="legs that were left for the next one")
+    judged: str = Field(
+        description="why the answer was not good enough (refusal, short, empty), where no later leg had a better one"
+    )
     offers: list[str]
     fingerprint: str = Field(description="digest of the body; the text is kept nowhere")
     session: str

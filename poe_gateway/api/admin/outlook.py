@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from poe_gateway.api.admin.explain import ChoiceView, names_of, shown_choice
 from poe_gateway.api.deps import AdminRoute, Gateway, errors, gateway
 from poe_gateway.auth.keys import Principal, principal_of
-from poe_gateway.dispatch.dispatcher import Dispatcher
+from poe_gateway.dispatch.planning import Planner
 from poe_gateway.errors import NotFound
 from poe_gateway.explain.words import would_choose_in_words
 
@@ -20,7 +20,7 @@ class OutlookRooms(Gateway, Protocol):
     """The rooms that these routes ask."""
 
     @property
-    def dispatcher(self) -> Dispatcher: ...
+    def planner(self) -> Planner: ...
 
     async def forecast(self, hours: int) -> msgspec.Struct:
         """The outlook of the pool's points. Raises StoreUnavailable."""
@@ -55,7 +55,7 @@ async def would_choose(
         principal = principal_of(known)
     plan = rooms.catalog.plan(model, rooms.broker.offers())
     patience = rooms.broker.policy.acquire_timeout
-    want = rooms.dispatcher.want(principal, plan, tokens=tokens, deadline=rooms.clock.monotonic() + patience)
+    want = rooms.planner.want(principal, plan, tokens=tokens, deadline=rooms.clock.monotonic() + patience)
     choice = rooms.broker.would_choose(want)
     names = names_of(rooms, {principal.key_id}, [choice])
     return WouldChooseView(

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from poe_gateway.api.asgi import Receive, Scope, Send, address_of, header
+from poe_gateway.api.asgi import Receive, Scope, Send, address_of, check_encoding, header
 from poe_gateway.api.callers import caller
 from poe_gateway.api.errors import Headers, render, request_ids
 from poe_gateway.api.limits import limit_headers
@@ -193,6 +193,7 @@ class Endpoint:
         return line
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | bytearray:
+        check_encoding(header(scope, b"content-encoding"))
         length = header(scope, b"content-length")
         if length is not None and length.isdigit() and int(length) > self._max_body:
             raise self._too_large()
@@ -376,6 +377,7 @@ def _way(stream: Stream) -> Headers:
         (b"x-gateway-profile", stream.profile),
         (b"x-gateway-class", stream.label),
         (b"x-gateway-escalations", str(stream.escalations)),
+        (b"x-gateway-judged", stream.judged),
     )
     return [(name, _word(text)) for name, text in told if text]
 

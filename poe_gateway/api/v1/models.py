@@ -13,6 +13,7 @@ from poe_gateway.api.callers import caller_of
 from poe_gateway.api.deps import Gateway, errors, gateway
 from poe_gateway.api.v1.model_list import Kind, Listed, Sources, find, listed
 from poe_gateway.auth.keys import Principal, allowed, may_use
+from poe_gateway.dispatch.router import routed_as
 from poe_gateway.errors import ModelNotFound
 from poe_gateway.pool.selector import Selector
 from poe_gateway.routing.catalog import Model
@@ -124,7 +125,7 @@ def sources(rooms: ListRooms, principal: Principal) -> Sources:
         capabilities={name: upstream.capabilities for name, upstream in rooms.upstreams.items()},
         rule=lambda provider, model: rooms.pricelist.rule(principal.org, provider, model, now),
         may=lambda name: may_use(principal, name),
-        profiles=usable_profiles(table, key_id=principal.key_id, key_name=principal.name, org=principal.org),
+        profiles=usable_profiles(table, **routed_as(principal)),
         fallback=rooms.models_fallback,
         unread=frozenset([offer for offer in offers if not rooms.catalog.has(offer)]),
     )

@@ -76,7 +76,7 @@ _NO_STORE = {"cache-control": "no-store"}
 
 
 async def delete_response(request: Request, response_id: str) -> Deleted:
-    """Delete a kept response. What went on from it cannot be continued any more."""
+    """Delete a kept response. What went on from it before keeps its words, and can be continued."""
     shelf, principal = await _admitted(request)
     await shelf.drop(principal, response_id)
     return Deleted(id=response_id)
@@ -91,6 +91,7 @@ async def cancel_response(request: Request, response_id: str) -> Response:
 
 async def input_items(
     request: Request,
+    response: Response,
     response_id: str,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     order: Literal["asc", "desc"] = "desc",
@@ -108,6 +109,7 @@ async def input_items(
             raise InvalidRequest("'after' is not an item of this response.", param="after")
         items = items[places[0] + 1 :]
     page = items[:limit]
+    response.headers.update(_NO_STORE)
     return ItemList(
         data=page,
         first_id=page[0]["id"] if page else "",

@@ -42,6 +42,7 @@ _KNOWN = frozenset(
 _NATIVE = frozenset({"context_management", "inference_geo", "speed"})
 """Options that only Anthropic's own API can follow; they keep their names."""
 _LONGEST_USER = 512
+_SPELLED = {"reasoning_effort": "output_config.effort", "response_format": "output_config.format"}
 
 
 def parse(raw: bytes | bytearray, *, counting: bool = False) -> ChatRequest:
@@ -71,6 +72,7 @@ def parse(raw: bytes | bytearray, *, counting: bool = False) -> ChatRequest:
         tool_choice=choice,
         parallel_tool_calls=parallel,
         output=form,
+        spelled=_SPELLED,
     )
 
 

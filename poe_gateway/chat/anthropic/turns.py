@@ -101,8 +101,7 @@ def _asked(blocks: list[Body], where: str) -> list[Message]:
     """A user's turn: results of tools, each a turn of its own, and then the rest."""
     results: list[Message] = []
     answered: set[str | None] = set()
-    parts: list[Part] = []
-    rest: list[Body] = []
+    rest: dict[str, Body] = {}
     for place, block in enumerate(blocks):
         at = f"{where}[{place}]"
         if block["type"] == "tool_result":
@@ -112,11 +111,10 @@ def _asked(blocks: list[Body], where: str) -> list[Message]:
             answered.add(result.tool_call_id)
             results.append(result)
         else:
-            parts.append(_part(block, at))
-            rest.append(block)
+            rest[at] = block
     if not blocks:
         raise wrong(where, "must not be empty")
-    return [*results, Message("user", tuple(parts), _kept(rest))] if rest else results
+    return [*results, Message("user", _parts(rest), _kept(list(rest.values())))] if rest else results
 
 
 def _result(block: Body, where: str) -> Message:
@@ -129,7 +127,7 @@ def _result(block: Body, where: str) -> Message:
         parts.append(TextPart(content))
     elif content is not None:
         inner = _blocks(content, f"{where}.content")
-        parts += [_part(each, f"{where}.content[{place}]") for place, each in enumerate(inner)]
+        parts += _parts({f"{where}.content[{place}]": each for place, each in enumerate(inner)})
     if failed:  # other upstreams have no field for it
         parts.insert(0, TextPart("Error: " if parts else "Error"))
     more = isinstance(content, list) and any(_says_more(each) for each in content)
@@ -171,6 +169,19 @@ def _call(block: Body, where: str) -> ToolCall:
     except orjson.JSONEncodeError:
         raise wrong(f"{where}.input", "is nested too deeply") from None
     return ToolCall(text_of(block, "id", where), text_of(block, "name", where), arguments)
+
+
+def _parts(blocks: dict[str, Body]) -> tuple[Part, ...]:
+    """Parts of blocks by their places. Parts are joined without a sign between; documents stand apart from the rest."""
+    parts: list[Part] = []
+    apart = False
+    for where, block in blocks.items():
+        part, document = _part(block, where), block["type"] == "document"
+        if isinstance(part, TextPart) and parts and (document or apart):
+            part = TextPart(f"\n\n{part.text}")
+        parts.append(part)
+        apart = document
+    return tuple(parts)
 
 
 def _part(block: Body, where: str) -> Part:

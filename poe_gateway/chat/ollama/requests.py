@@ -20,6 +20,7 @@ _SHARED = frozenset({"model", "stream", "format", "options", "think", "logprobs"
 _CHAT = _SHARED | {"messages", "tools"}
 _GENERATE = _SHARED | {"prompt", "system", "images", "suffix", "template", "context", "raw"}
 _EMBED = frozenset({"model", "input", "prompt", "options", "keep_alive", "truncate", "dimensions"})
+_SPELLED = {"reasoning_effort": "think", "repetition_penalty": "repeat_penalty", "response_format": "format"}
 _ITS_OWN_WAY = ("truncate", "shift")
 """True is how it is anyway: what is too long for the model is the upstream's affair."""
 
@@ -45,6 +46,7 @@ def parse_chat(raw: bytes | bytearray) -> ChatRequest:
         parameters=_parameters(body, _CHAT),
         tools=tools(body.get("tools")),
         output=output_format(body.get("format")),
+        spelled=_SPELLED,
     )
 
 
@@ -71,6 +73,7 @@ def parse_generate(raw: bytes | bytearray) -> ChatRequest:
         stream=flag(body, "stream", default=True),
         parameters=_parameters(body, _GENERATE),
         output=output_format(body.get("format")),
+        spelled=_SPELLED,
     )
 
 

@@ -23,7 +23,7 @@ _HERE = "text and images by 'image_url' are"
 def items_of(value: Any) -> tuple[Item, ...]:
     """``input`` of a request. Raises InvalidRequest with ``param`` naming the item."""
     if isinstance(value, str):
-        return (_message({"role": "user", "content": value}, "input"),)
+        return (_item({"role": "user", "content": value}, "input"),)
     if not isinstance(value, list) or not value:
         raise InvalidRequest("'input' is required: a string, or a list with at least one item.", param="input")
     if len(value) > MOST_TURNS:
@@ -149,6 +149,14 @@ def _thoughts(entry: Body, name: str, kind: str, where: str) -> list[Body]:
     return [{"type": kind, "text": part["text"]} for part in parts or ()]
 
 
+def _picture(entry: Body, where: str) -> Item:
+    """A picture that was made before, as the answer told it."""
+    result = entry.get("result")
+    if result is not None and not isinstance(result, str):
+        raise InvalidRequest(f"'{where}.result' must be a string.", param=f"{where}.result")
+    return {"type": "image_generation_call", "result": result}
+
+
 def _reference(entry: Body, where: str) -> Item:
     return {"type": "item_reference", "id": needed(entry, "id", where)}
 
@@ -158,5 +166,6 @@ _READERS = {
     "function_call": _call,
     "function_call_output": _output,
     "reasoning": _reasoning,
+    "image_generation_call": _picture,
     "item_reference": _reference,
 }

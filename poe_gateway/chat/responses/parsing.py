@@ -61,6 +61,13 @@ _REFUSED = {
     "functions": "use 'tools'",
     "function_call": "use 'tool_choice'",
 }
+_SPELLED = {
+    "messages": "input",
+    "response_format": "text.format",
+    "max_tokens": "max_output_tokens",
+    "reasoning_effort": "reasoning.effort",
+    "verbosity": "text.verbosity",
+}
 _OWN = frozenset(
     {
         "model",
@@ -122,6 +129,7 @@ def parse(raw: bytes | bytearray) -> ChatRequest:
         tool_choice=_unless_auto(chosen),
         parallel_tool_calls=flag(body, "parallel_tool_calls"),
         output=form.output,
+        spelled={**_SPELLED, "logprobs": "top_logprobs" if "top_logprobs" in parameters else "include"},
         echo=echo.said(),
     )
 

@@ -14,13 +14,20 @@ from poe_gateway.clock import Clock
 from poe_gateway.storage import schema
 from poe_gateway.storage.client import Database, guarded
 from poe_gateway.storage.leases import MongoLeases
-from poe_gateway.storage.migrations import m0001_first, m0002_explanation, m0003_money, m0004_responses
+from poe_gateway.storage.migrations import (
+    m0001_first,
+    m0002_explanation,
+    m0003_money,
+    m0004_responses,
+    m0005_successors,
+)
 
 STEPS: dict[int, Callable[[Database], Awaitable[None]]] = {
     1: m0001_first.apply,
     2: m0002_explanation.apply,
     3: m0003_money.apply,
     4: m0004_responses.apply,
+    5: m0005_successors.apply,
 }
 """Version -> what leads there from the version before."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import orjson
 
 from poe_gateway.chat.events import (
@@ -17,6 +16,7 @@ from poe_gateway.chat.events import (
     TextDelta,
     ToolCallDelta,
 )
+from poe_gateway.upstreams.drift import Drift, InBandError, event_of
 
 _REASONS: Mapping[str, FinishReason] = {
     "end_turn": "stop",
@@ -27,22 +27,10 @@ _REASONS: Mapping[str, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
-_SILENT = frozenset({None, "end_turn", "pause_turn"})
+_SILENT = frozenset({None, "end_turn", "pause_turn", "tool_use"})
 """Reasons that do not explain why nothing was said."""
 _MOST = 2**53
 _LONGEST_ID = 200
-
-
-class Drift(ValueError):
-    """The provider's 200 answer has a shape that is not known."""
-
-
-class InBandError(Exception):
-    """The stream carries an error event."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__("error within the stream")
-        self.value = value
 
 
 class Reader:
@@ -76,7 +64,8 @@ class Reader:
 
     @property
     def reason(self) -> FinishReason:
-        return _REASONS.get(self._reason or "", "tool_calls" if self._calls else "stop")
+        called: FinishReason = "tool_calls" if self._calls else "stop"
+        return called if self._reason == "tool_use" else _REASONS.get(self._reason or "", called)
 
     @property
     def usage(self) -> Measured:
@@ -93,13 +82,7 @@ class Reader:
 
     def take(self, data: str) -> list[ChatEvent]:
         """The events of one event. Raises InBandError, Drift."""
-        try:
-            value = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            raise Drift("an event is not JSON") from None
-        if not isinstance(value, dict):
-            raise Drift("an event is not an object")
-        events = self._events(value)
+        events = self._events(event_of(data))
         self.spoke = self.spoke or any(not isinstance(event, Measured) for event in events)
         return events
 

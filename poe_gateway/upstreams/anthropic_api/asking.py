@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -16,6 +15,7 @@ import orjson
 from poe_gateway.chat.anthropic.arguments import checked
 from poe_gateway.chat.anthropic.turns import native
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, OutputFormat, Part, TextPart, Tool, ToolChoice
+from poe_gateway.upstreams.bodies import NotAskable, stand_in
 
 Block = dict[str, Any]
 
@@ -45,10 +45,6 @@ _CALL_ID = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _DATA_URL = re.compile(r"data:image/(png|jpe?g|gif|webp);base64,", re.IGNORECASE)
 
 
-class NotAskable(ValueError):
-    """What is asked for has no place in this API; the text may be shown to the caller."""
-
-
 def messages_body(request: ChatRequest, model: str, default_max_tokens: int) -> dict[str, Any]:
     """The JSON body, always streamed. Raises NotAskable."""
     parameters = request.parameters
@@ -64,6 +60,8 @@ def messages_body(request: ChatRequest, model: str, default_max_tokens: int) -> 
         body["tools"] = [_tool(tool) for tool in request.tools]
         if (choice := _choice(request.tool_choice, request.parallel_tool_calls)) is not None:
             body["tool_choice"] = choice
+    elif called := _called(request.messages):
+        body |= {"tools": called, "tool_choice": {"type": "none"}}
     body |= {name: parameters[name] for name in _AS_THEY_ARE if parameters.get(name) is not None}
     if stops := _stops(parameters.get("stop")):
         body["stop_sequences"] = stops
@@ -147,6 +145,12 @@ def _tool(tool: Tool) -> Block:
     return told
 
 
+def _called(messages: tuple[Message, ...]) -> list[Block]:
+    """Tools that were called before and are not offered any more: a conversation with calls must declare some."""
+    names = dict.fromkeys(call.name for message in messages for call in message.tool_calls)
+    return [{"name": name, "input_schema": {"type": "object"}} for name in names]
+
+
 def _choice(choice: ToolChoice | None, parallel: bool | None) -> Block | None:
     told: Block = {"type": "auto"}
     if choice is not None and choice.name is not None:
@@ -163,7 +167,7 @@ def _choice(choice: ToolChoice | None, parallel: bool | None) -> Block | None:
 def _system(messages: tuple[Message, ...]) -> str | list[Block]:
     """All instructions; blocks only where some came with more than their text."""
     own = [message for message in messages if message.role == "system"]
-    if not any(native(message) for message in own):
+    if not any(native(message) or any(part.cache for part in message.parts) for message in own):
         return "\n\n".join(text for message in own if (text := message.text).strip())
     return [block for message in own for block in native(message) or _blocks(message.parts)]
 
@@ -187,7 +191,7 @@ def _turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
 
 def _content(message: Message) -> list[Block]:
     if (kept := native(message)) is not None:
-        return list(kept)
+        return [block for block in kept if not _unproven(block)]
     if message.role != "tool":
         return _blocks(message.parts) + [
             {
@@ -204,11 +208,16 @@ def _content(message: Message) -> list[Block]:
     return [result]
 
 
+def _unproven(block: Block) -> bool:
+    """Thinking that another upstream told: it has no signature, and the API takes none without."""
+    return block["type"] == "thinking" and not block.get("signature")
+
+
 def _call_id(name: str) -> str:
     """Ids made elsewhere may hold signs that this API refuses."""
     if _CALL_ID.fullmatch(name):
         return name
-    return "toolu_" + blake2b(name.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    return stand_in("toolu_", name)
 
 
 def _blocks(parts: tuple[Part, ...]) -> list[Block]:
@@ -217,11 +226,12 @@ def _blocks(parts: tuple[Part, ...]) -> list[Block]:
 
 
 def _block(part: Part) -> Block:
+    mark = {"cache_control": part.cache} if part.cache else {}
     match part:
         case TextPart():
-            return {"type": "text", "text": part.text}
+            return {"type": "text", "text": part.text} | mark
         case ImagePart():
-            return {"type": "image", "source": _source(part.url)}
+            return {"type": "image", "source": _source(part.url)} | mark
 
 
 def _source(url: str) -> Block:

@@ -7,10 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
-import msgspec
-
-from poe_gateway.upstreams.anthropic_api.answers import Drift
 from poe_gateway.upstreams.base import Model
+from poe_gateway.upstreams.drift import Drift, exactly
 
 _PAGE = 1000
 _MOST_PAGES = 20
@@ -35,10 +33,7 @@ class Listing:
 
     def take(self, body: bytes) -> None:
         """One page. Raises Drift."""
-        try:
-            value = msgspec.json.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise Drift("the list of models is not JSON") from None
+        value = exactly(body, "the list of models")
         rows = value.get("data") if isinstance(value, dict) else None
         if not isinstance(rows, list):
             raise Drift("the list of models has no data")

@@ -21,23 +21,25 @@ from poe_gateway.upstreams.base import (
     AccountRef,
     Books,
     Capabilities,
-    CredentialError,
     Described,
     Model,
     Reading,
     UpstreamFailure,
 )
+from poe_gateway.upstreams.bodies import json_body
+from poe_gateway.upstreams.door import Doors, listed_by_hand
+from poe_gateway.upstreams.drift import Drift
+from poe_gateway.upstreams.exchange import Exchange
 from poe_gateway.upstreams.openai_api.answers import read_answer
 from poe_gateway.upstreams.openai_api.asking import chat_body
 from poe_gateway.upstreams.openai_api.balances import read_credits, read_key, read_points
-from poe_gateway.upstreams.openai_api.catalogue import listed_by_hand, read_models
-from poe_gateway.upstreams.openai_api.drift import Drift
+from poe_gateway.upstreams.openai_api.catalogue import read_models
 from poe_gateway.upstreams.openai_api.endpoint import FIELDS, Endpoint, read_endpoint
-from poe_gateway.upstreams.openai_api.exchange import Exchange
 from poe_gateway.upstreams.openai_api.figures import plain
 from poe_gateway.upstreams.openai_api.history import History
-from poe_gateway.upstreams.openai_api.making import json_body, made
+from poe_gateway.upstreams.openai_api.making import made
 from poe_gateway.upstreams.openai_api.presets import presets_with
+from poe_gateway.upstreams.openai_api.refusals import refusal
 from poe_gateway.upstreams.vetting import vet_pictures
 
 T = TypeVar("T")
@@ -75,11 +77,10 @@ class OpenAIAPI:
         idle_timeout: float = 180.0,
         small_timeout: float = 20.0,
     ) -> None:
-        self._exchange = Exchange(session, clock, idle=idle_timeout, small=small_timeout)
+        self._exchange = Exchange[Endpoint](session, clock, refusal, idle=idle_timeout, small=small_timeout)
         self._images = images
         self._presets = presets_with(preset_urls)
-        self._endpoints: dict[str, tuple[tuple[int, object], Endpoint]] = {}
-        """By account, with the version of its credentials."""
+        self._doors = Doors(lambda credentials: read_endpoint(credentials, self._presets))
 
     def describe(self, credentials: Mapping[str, Any]) -> Described:
         """Offer ``openai_api:<host[:port]>`` with digests of an unusual path and of an allow-list."""
@@ -91,27 +92,25 @@ class OpenAIAPI:
         self, account: AccountRef, model: str, request: ChatRequest, bound: Mapping[str, Any] | None
     ) -> AsyncGenerator[ChatEvent, None]:
         """The provider's answer as it comes. ``bound`` is ignored: these providers keep no conversation."""
-        endpoint = self._endpoint(account)
-        if endpoint.models is not None and model not in endpoint.models:
-            public = f"The model '{model}' is not served by this account."
-            raise UpstreamFailure(Rejected(public=public, status=404, code="model_not_found", model=model))
+        endpoint = self._doors.of(account)
+        endpoint.admit(model)
         if request.operation != "chat":
             for event in await made(self._exchange, endpoint, model, request, self._images):
                 yield event
             return
         if endpoint.nearby and self._images is not None:
             await vet_pictures(request, self._images)
-        body = json_body(lambda: chat_body(request, model))
+        body = json_body(lambda: chat_body(request, model, endpoint.known.limit))
         async with (
             self._exchange.post(endpoint, endpoint.chat_url, body, model=model, accept="text/event-stream") as response,
-            aclosing(read_answer(response, model=model, secret=endpoint.key)) as events,
+            aclosing(read_answer(response, endpoint, model=model)) as events,
         ):
             async for event in events:
                 yield event
 
     async def read_balance(self, account: AccountRef) -> Reading:
         """Points of Poe's official API, dollars of OpenRouter; nothing for providers that do not tell."""
-        endpoint = self._endpoint(account)
+        endpoint = self._doors.of(account)
         if endpoint.points_url is not None:
             return Reading(points=_read(read_points, await self._exchange.get(endpoint, endpoint.points_url)))
         if endpoint.key_url is None:
@@ -128,7 +127,7 @@ class OpenAIAPI:
 
     async def read_books(self, account: AccountRef, since: datetime) -> Books | None:
         """Poe's usage history, newest first, page by page until ``since``; None for providers that keep none."""
-        endpoint = self._endpoint(account)
+        endpoint = self._doors.of(account)
         if endpoint.books_url is None:
             return None
         history = History(since)
@@ -138,7 +137,7 @@ class OpenAIAPI:
 
     async def list_models(self, account: AccountRef) -> list[Model]:
         """The provider's models, or those of the allow-list that it has; the allow-list where it has no list."""
-        endpoint = self._endpoint(account)
+        endpoint = self._doors.of(account)
         try:
             body = await self._exchange.get(endpoint, endpoint.models_url)
         except UpstreamFailure as failed:
@@ -152,7 +151,7 @@ class OpenAIAPI:
 
     async def probe(self, account: AccountRef) -> str:
         """Lists the models and reads the balance where one is told, which verifies the key where the list does not."""
-        endpoint = self._endpoint(account)
+        endpoint = self._doors.of(account)
         models = await self.list_models(account)
         balance = await self.read_balance(account)
         left = "" if balance.points is None else f", {balance.points} points left"
@@ -162,23 +161,11 @@ class OpenAIAPI:
 
     async def forget(self, account_id: str) -> None:
         """Drops the prepared headers, which hold the key."""
-        self._endpoints.pop(account_id, None)
+        self._doors.forget(account_id)
 
     async def close(self) -> None:
         """The session is the caller's."""
-        self._endpoints.clear()
-
-    def _endpoint(self, account: AccountRef) -> Endpoint:
-        version = (account.credential_rev, account.credentials.get("api_key"))  # a reference may lead to a new key
-        known = self._endpoints.get(account.id)
-        if known is not None and known[0] == version:
-            return known[1]
-        try:
-            endpoint = read_endpoint(account.credentials, self._presets)
-        except CredentialError as error:  # checked when they came in, but a key that was referred to
-            raise UpstreamFailure(Unauthorized(detail=f"the credentials are not usable: {error.field}")) from None
-        self._endpoints[account.id] = (version, endpoint)
-        return endpoint
+        self._doors.clear()
 
 
 def _read(read: Callable[[bytes], T], body: bytes) -> T:

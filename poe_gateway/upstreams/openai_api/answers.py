@@ -11,15 +11,16 @@ from poe_gateway.chat.events import ChatEvent, Finished
 from poe_gateway.chat.request import Operation
 from poe_gateway.pool.outcome import AdapterDrift
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
+from poe_gateway.upstreams.drift import Drift, InBandError
+from poe_gateway.upstreams.exchange import whole
 from poe_gateway.upstreams.openai_api.chunks import Reader
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError
-from poe_gateway.upstreams.openai_api.exchange import whole
+from poe_gateway.upstreams.openai_api.endpoint import Endpoint
 from poe_gateway.upstreams.openai_api.refusals import told_in_band
-from poe_gateway.upstreams.streamed import data_of, verdict
+from poe_gateway.upstreams.streamed import events_of, verdict
 
 
 async def read_answer(
-    response: aiohttp.ClientResponse, *, model: str, secret: str, operation: Operation = "chat"
+    response: aiohttp.ClientResponse, endpoint: Endpoint, *, model: str, operation: Operation = "chat"
 ) -> AsyncGenerator[ChatEvent, None]:
     """The events of a 200, ``Finished`` last. Raises UpstreamFailure."""
     reader = Reader()
@@ -29,7 +30,7 @@ async def read_answer(
         try:
             return take(data)
         except InBandError as told:
-            failed = told_in_band(told.error, model=model, secret=secret, answered=reader.spoke, operation=operation)
+            failed = told_in_band(told.error, endpoint, model=model, answered=reader.spoke, operation=operation)
         except Drift as drift:
             failed = AdapterDrift(detail=str(drift)), Fate.ACCEPTED
         raise UpstreamFailure(*failed)
@@ -40,9 +41,10 @@ async def read_answer(
         for event in understood(reader.take_whole, completion):
             yield event
     elif kind == "text/event-stream" or "Content-Type" not in response.headers:
-        async with aclosing(data_of(response, reader)) as stream:
-            async for data in stream:
-                for event in understood(reader.take, data):
+        async with aclosing(events_of(response, reader)) as stream:
+            async for each in stream:
+                take = reader.take_error if each.event == "error" else reader.take
+                for event in understood(take, each.data):
                     yield event
                 if reader.done:
                     break

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from poe_gateway.upstreams.openai_api.drift import Drift, exactly
+from poe_gateway.upstreams.drift import Drift, exactly
 from poe_gateway.upstreams.openai_api.figures import money
 
 

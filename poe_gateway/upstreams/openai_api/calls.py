@@ -1,7 +1,8 @@
 """Fragments of tool calls as providers stream them, put in OpenAI's own order. Pure.
 
 Clones leave out the index or the id, give every call the index 0, repeat the name in every fragment, or send arguments
-as an object. What comes out has an index and an id per call, and the name once, in the call's first fragment.
+as an object. What comes out has an index and an id per call, and the name once, in the call's first fragment that has
+one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ class _Call(msgspec.Struct):
 
     place: int
     id: str
-    named: bool
+    name: str
+    arguments: list[str]
+
+    def ended_before(self, call_id: str, name: str, arguments: str) -> bool:
+        """Whether a fragment under the same index begins another call: only beginnings tell a name, and nothing can be
+        added to arguments that are whole."""
+        if not name or not self.name:
+            return False
+        if name != self.name or (call_id and self.id and call_id != self.id):
+            return True
+        return bool(arguments.strip()) and _whole("".join(self.arguments))
 
 
 class Calls:
@@ -26,6 +37,7 @@ class Calls:
     def __init__(self) -> None:
         self._begun: dict[int, _Call] = {}
         """The call that fragments with this index belong to now."""
+        self._by_id: dict[str, _Call] = {}
         self._count = 0
 
     def take(self, fragments: Any, exchange: str | None) -> tuple[dict[str, Any], ...]:
@@ -36,29 +48,43 @@ class Calls:
         return tuple([fragment for fragment in told if fragment is not None])
 
     def _fragment(self, fragment: dict[str, Any], nth: int, exchange: str | None) -> dict[str, Any] | None:
-        index, call_id, function = fragment.get("index"), _text(fragment.get("id")), fragment["function"]
-        index = index if type(index) is int else nth
+        told, call_id, function = fragment.get("index"), _text(fragment.get("id")), fragment.get("function") or {}
         name, arguments = _text(function.get("name")), _arguments(function.get("arguments"))
-        call = self._begun.get(index)
-        if call is None or (name and call_id and call.id and call_id != call.id):
-            call = self._begun[index] = _Call(place=self._count, id=call_id, named=bool(name))
+        index = told if type(told) is int else nth
+        call = (self._by_id.get(call_id) if told is None else None) or self._begun.get(index)
+        if call is None or call.ended_before(call_id, name, arguments):
+            place = self._count
             self._count += 1
+            call = self._begun[index] = _Call(place=place, id=call_id, name=name, arguments=[arguments])
+            own = call_id and call_id not in self._by_id
+            if own:
+                self._by_id[call_id] = call
             return {
                 **fragment,
-                "index": call.place,
-                "id": call_id or f"call_{exchange or 'x'}_{call.place}",
+                "index": place,
+                "id": call_id if own else f"call_{exchange or 'x'}_{place}",
                 "type": "function",
                 "function": {"name": name, "arguments": arguments},
             }
+        call.arguments.append(arguments)
         more = {"arguments": arguments}
-        if name and not call.named:
-            call.named = True
-            more["name"] = name
+        if name and not call.name:
+            call.name = more["name"] = name
         return {"index": call.place, "function": more} if arguments or "name" in more else None
 
 
 def _is_call(fragment: Any) -> bool:
-    return isinstance(fragment, dict) and isinstance(fragment.get("function"), dict)
+    if not isinstance(fragment, dict):
+        return False
+    function = fragment.get("function")
+    return isinstance(function, dict) or (function is None and bool(_text(fragment.get("id"))))
+
+
+def _whole(arguments: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return False
 
 
 def _text(value: Any) -> str:

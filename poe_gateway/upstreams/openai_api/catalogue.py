@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poe_gateway.upstreams.base import Model
-from poe_gateway.upstreams.openai_api.drift import Drift, exactly
+from poe_gateway.upstreams.drift import Drift, exactly
 from poe_gateway.upstreams.openai_api.figures import count, money, plain
 
 _LONGEST_NAME = 256
@@ -26,11 +26,6 @@ def read_models(body: bytes, only: frozenset[str] | None) -> list[Model]:
     if rows and not names:
         raise Drift("no entry of the list of models has an id")
     return [model for model in names.values() if only is None or model.id in only]
-
-
-def listed_by_hand(names: Iterable[str]) -> list[Model]:
-    """An allow-list as a catalogue, for providers that have no list of models."""
-    return [Model(id=name, upstream=name, owned_by="unknown") for name in sorted(names)]
 
 
 def _rows(rows: Iterable[Any]) -> dict[str, Model]:

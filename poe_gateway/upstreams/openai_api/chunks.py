@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from poe_gateway.chat.events import (
     ChatEvent,
     FinishReason,
@@ -17,8 +15,8 @@ from poe_gateway.chat.events import (
     TextDelta,
     ToolCallDelta,
 )
+from poe_gateway.upstreams.drift import Drift, InBandError, event_of, exactly
 from poe_gateway.upstreams.openai_api.calls import Calls
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError, exactly
 from poe_gateway.upstreams.openai_api.figures import read_usage
 from poe_gateway.upstreams.openai_api.pictures import picture_at
 
@@ -35,6 +33,10 @@ _REASONS: Mapping[str, FinishReason] = {
     "safety": "content_filter",
     "refusal": "content_filter",
 }
+_SILENT = frozenset({None, "stop", "tool_calls", "function_call", "tool_use"})
+"""Reasons that do not explain why nothing was said."""
+_BROKEN = frozenset({"error", "abort", "insufficient_system_resource"})
+"""Reasons that mean a failure on the provider's side: OpenRouter's, vLLM's and SGLang's, DeepSeek's."""
 _LONGEST_ID = 200
 
 
@@ -63,24 +65,21 @@ class Reader:
     @property
     def empty(self) -> bool:
         """Complete, and nothing was said though nothing forbade it."""
-        return not self.spoke and self._reason in (None, "stop")
+        return not self.spoke and self._reason in _SILENT
 
     @property
     def reason(self) -> FinishReason:
         reason = _REASONS.get(self._reason or "stop", "stop")
-        return "tool_calls" if self._called and reason == "stop" else reason
+        if reason in ("stop", "tool_calls"):  # clones say either, whether there are calls or not
+            return "tool_calls" if self._called else "stop"
+        return reason
 
     def take(self, data: str) -> list[ChatEvent]:
         """The events of one chunk. Raises InBandError, Drift."""
         if data.startswith("[DONE]"):
             self.done = True
             return []
-        try:
-            chunk = msgspec.json.decode(data)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
-            raise Drift("an event is not JSON") from None
-        if not isinstance(chunk, dict):
-            raise Drift("an event is not an object")
+        chunk = event_of(data)
         if chunk.get("error"):
             raise InBandError(chunk["error"])
         events: list[ChatEvent] = []
@@ -95,6 +94,14 @@ class Reader:
             self.understood += 1
         return events + self._choice(choices)
 
+    def take_error(self, data: str) -> list[ChatEvent]:
+        """An event that goes by the name of an error, whatever it holds. Raises InBandError."""
+        try:
+            told = event_of(data)
+        except Drift:
+            raise InBandError(data) from None
+        raise InBandError(told.get("error") or told)
+
     def take_whole(self, data: str) -> list[ChatEvent]:
         """The events of a whole completion: one that was not streamed. Raises InBandError, Drift."""
         events = self.take(data)
@@ -108,8 +115,8 @@ class Reader:
         if not isinstance(choice, dict) or choice.get("index") not in (0, None):
             return []
         if isinstance(reason := choice.get("finish_reason"), str) and reason:
-            if reason == "error":
-                raise InBandError(choice.get("error") or "finish_reason error")
+            if reason in _BROKEN:
+                raise InBandError(choice.get("error") or f"finish_reason {reason}")
             self._reason = reason
         said = choice.get("delta")
         if not isinstance(said, dict):

@@ -11,7 +11,7 @@ import msgspec
 
 from poe_gateway.chat.events import ChatEvent, Embedded
 from poe_gateway.chat.request import ChatRequest
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError, exactly
+from poe_gateway.upstreams.drift import Drift, InBandError, exactly
 from poe_gateway.upstreams.openai_api.figures import read_input_usage
 
 _FLOAT = 4

@@ -5,57 +5,45 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from poe_gateway import __version__
-from poe_gateway.upstreams.address import host, model_names, offer, versioned
+from poe_gateway.upstreams.address import offer, versioned
 from poe_gateway.upstreams.base import CredentialError, CredentialField, check_fields
+from poe_gateway.upstreams.door import ALLOWED, REFERENCES, Door, allowed_models, read_key
 from poe_gateway.upstreams.openai_api.presets import PRESETS, Preset
 
 FIELDS = (
     CredentialField(
         name="api_key", description="the provider's key, sent as a bearer token; an own server may need none"
     ),
-    CredentialField(name="api_key_env", secret=False, description="instead of api_key: the variable that holds it"),
-    CredentialField(name="api_key_file", secret=False, description="instead of api_key: the file that holds it"),
+    *REFERENCES,
     CredentialField(
-        name="base_url", secret=False, description="address of the API, with or without /v1", pattern=r"^https?://.+"
+        name="base_url",
+        secret=False,
+        description="address of the API, with or without /v1; ending in /chat/completions, it is taken as it is",
+        pattern=r"^https?://.+",
     ),
     CredentialField(name="preset", secret=False, description=f"a provider known by name: {', '.join(PRESETS)}"),
     CredentialField(name="region", secret=False, description="of the preset dashscope: intl (usual), us, cn"),
     CredentialField(name="organization", secret=False, description="sent as OpenAI-Organization"),
     CredentialField(name="http_referer", secret=False, description="sent as HTTP-Referer (OpenRouter's ranking)"),
     CredentialField(name="title", secret=False, description="sent as X-Title (OpenRouter's ranking)"),
-    CredentialField(name="models", secret=False, kind=list, description="serve only these models of the provider"),
+    ALLOWED,
     CredentialField(
         name="books", secret=False, description="'poe': an address that tells its usage history as Poe's API does"
     ),
 )
 
-_REFERENCES = ("api_key_env", "api_key_file")
 _HEADERS = {"organization": "OpenAI-Organization", "http_referer": "HTTP-Referer", "title": "X-Title"}
 _TAIL = "/chat/completions"
 """What people copy along with a base address."""
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One account's door. ``base`` has no trailing slash; ``headers`` hold the key, ``key`` is empty where none is."""
+class Endpoint(Door, frozen=True, kw_only=True):
+    """One account's door."""
 
-    base: str
-    headers: dict[str, str]
-    offer: str
-    host: str
-    key: str = ""
-    unresolved: bool = False
-    """Only a reference to the key is here: good for describing, not for asking."""
     preset: str | None = None
     known: Preset = Preset()
-    models: frozenset[str] | None = None
-    """The allow-list, or None when every model of the provider is served."""
     keeps_books: bool = False
-
-    def __repr__(self) -> str:
-        return f"Endpoint(offer={self.offer!r})"
 
     @property
     def nearby(self) -> bool:
@@ -114,20 +102,19 @@ def read_endpoint(credentials: Mapping[str, Any], presets: Mapping[str, Preset] 
     clean = check_fields(FIELDS, credentials)
     base, preset = _address(clean, presets)
     known = presets[preset] if preset is not None else Preset(keyless=True)
-    key, referred = _key(clean, keyless=known.keyless)
+    key, unresolved = read_key(clean, keyless=known.keyless)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     headers["User-Agent"] = f"poe-gateway/{__version__}"
     headers |= {header: _header(clean, name) for name, header in _HEADERS.items() if name in clean}
     if clean.get("books", "poe") != "poe":
         raise CredentialError("books", "'books' must be 'poe'")
-    models = model_names(clean["models"]) if clean.get("models") else None
+    models = allowed_models(clean)
     return Endpoint(
         base=base,
         headers=headers,
         offer=offer("openai_api", base, models),
-        host=host(base),
         key=key,
-        unresolved=referred and not key,
+        unresolved=unresolved,
         preset=preset,
         known=known,
         models=models,
@@ -161,19 +148,6 @@ def _preset_of(base: str, presets: Mapping[str, Preset]) -> str | None:
         return any(versioned(address, _TAIL) == base for address in known.addresses.values())
 
     return next((name for name, known in presets.items() if leads_here(known)), None)
-
-
-def _key(clean: Mapping[str, Any], *, keyless: bool) -> tuple[str, bool]:
-    """The key, empty where it is not here, and whether the document refers to one."""
-    referred = [name for name in _REFERENCES if name in clean]
-    if len(referred) > 1:
-        raise CredentialError(referred[1], "give either 'api_key_env' or 'api_key_file'")
-    key = str(clean.get("api_key", ""))
-    if not key and not referred and not keyless:
-        raise CredentialError("api_key", "'api_key' is required")
-    if key and (not (key.isascii() and key.isprintable()) or " " in key):
-        raise CredentialError("api_key", "'api_key' must be printable ASCII without spaces")
-    return key, bool(referred)
 
 
 def _header(clean: Mapping[str, Any], name: str) -> str:

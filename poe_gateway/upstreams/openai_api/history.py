@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from poe_gateway.upstreams.base import BookEntry, Books
-from poe_gateway.upstreams.openai_api.drift import Drift
+from poe_gateway.upstreams.drift import Drift
 
 _PAGE = 100
 _PAGES = 200

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, TypeVar
 
-import orjson
+import aiohttp
 from msgspec.structs import replace
 
 from poe_gateway.chat.events import ChatEvent, Embedded, Finished, ImageMade
@@ -15,23 +13,24 @@ from poe_gateway.chat.request import ChatRequest, ImagePart, Part
 from poe_gateway.outbound.fetch import ImageFetcher, ImageRefused
 from poe_gateway.pool.outcome import AdapterDrift, Rejected, Transient
 from poe_gateway.upstreams.base import Fate, UpstreamFailure
+from poe_gateway.upstreams.bodies import askable, json_body
+from poe_gateway.upstreams.drift import Drift, InBandError
+from poe_gateway.upstreams.exchange import Exchange, whole
 from poe_gateway.upstreams.openai_api.answers import read_answer
-from poe_gateway.upstreams.openai_api.asking import NotAskable
 from poe_gateway.upstreams.openai_api.drawing import Wordy, drawing_body, drawn
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError
 from poe_gateway.upstreams.openai_api.embeddings import embeddings_body, read_embeddings
 from poe_gateway.upstreams.openai_api.endpoint import Endpoint
-from poe_gateway.upstreams.openai_api.exchange import Body, Exchange
-from poe_gateway.upstreams.openai_api.pictures import edit_form, generation_body, read_pictures
+from poe_gateway.upstreams.openai_api.pictures import FormField, edit_form, generation_body, read_pictures
 from poe_gateway.upstreams.openai_api.refusals import told_in_band
 
 _QUOTED = 200
 """Characters of what a model said instead of drawing that a caller sees."""
-T = TypeVar("T")
+Body = bytes | list[FormField]
+"""What is posted: JSON, or the fields of a form."""
 
 
 async def made(
-    exchange: Exchange, endpoint: Endpoint, model: str, request: ChatRequest, images: ImageFetcher | None
+    exchange: Exchange[Endpoint], endpoint: Endpoint, model: str, request: ChatRequest, images: ImageFetcher | None
 ) -> list[ChatEvent]:
     """What is made, what it cost, and the end. ``images`` brings pictures to be edited. Raises UpstreamFailure."""
     if request.operation == "image":
@@ -40,12 +39,14 @@ async def made(
         if images is not None:
             request = await _with_files(request, images)
     url, body = _task(endpoint, model, request)
-    answer = await exchange.ask(endpoint, url, body, model=model, operation=request.operation)
+    kind, data = await _written(body)
+    async with exchange.post(endpoint, url, data, kind=kind, model=model, operation=request.operation) as response:
+        answer = await whole(response)
     try:
         embedded = request.operation == "embed"
         events = read_embeddings(answer, len(request.inputs)) if embedded else read_pictures(answer)
     except InBandError as told:
-        failed = told_in_band(told.error, model=model, secret=endpoint.key, answered=False, operation=request.operation)
+        failed = told_in_band(told.error, endpoint, model=model, answered=False, operation=request.operation)
         raise UpstreamFailure(*failed) from None
     except Drift as drift:
         raise UpstreamFailure(AdapterDrift(detail=str(drift)), Fate.ACCEPTED) from None
@@ -54,16 +55,7 @@ async def made(
     return [*events, Finished()]
 
 
-def json_body(make: Callable[[], dict[str, Any]]) -> bytes:
-    """A body as it is sent. Raises UpstreamFailure for what cannot be."""
-    body = _askable(make)
-    try:
-        return orjson.dumps(body)
-    except TypeError:  # half a surrogate pair, an integer beyond 64 bits
-        raise UpstreamFailure(Rejected(public="The request cannot be written as JSON.")) from None
-
-
-async def _drawn(exchange: Exchange, endpoint: Endpoint, model: str, request: ChatRequest) -> list[ChatEvent]:
+async def _drawn(exchange: Exchange[Endpoint], endpoint: Endpoint, model: str, request: ChatRequest) -> list[ChatEvent]:
     """A picture out of a chat."""
     first, *others = endpoint.known.draws_in_chats
     try:
@@ -76,12 +68,12 @@ async def _drawn(exchange: Exchange, endpoint: Endpoint, model: str, request: Ch
 
 
 async def _chatted(
-    exchange: Exchange, endpoint: Endpoint, model: str, request: ChatRequest, modalities: tuple[str, ...]
+    exchange: Exchange[Endpoint], endpoint: Endpoint, model: str, request: ChatRequest, modalities: tuple[str, ...]
 ) -> list[ChatEvent]:
-    body = json_body(lambda: drawing_body(request, model, modalities))
+    body = json_body(lambda: drawing_body(request, model, modalities, endpoint.known.limit))
     async with (
         exchange.post(endpoint, endpoint.chat_url, body, model=model, operation="image") as response,
-        aclosing(read_answer(response, model=model, secret=endpoint.key, operation="image")) as events,
+        aclosing(read_answer(response, endpoint, model=model, operation="image")) as events,
     ):
         told = [event async for event in events]
     try:
@@ -121,12 +113,16 @@ def _task(endpoint: Endpoint, model: str, request: ChatRequest) -> tuple[str, Bo
     if request.operation == "embed":
         return endpoint.embeddings_url, json_body(lambda: embeddings_body(request, model))
     if any(message.images for message in request.messages):
-        return endpoint.edits_url, _askable(lambda: edit_form(request, model))
+        return endpoint.edits_url, askable(lambda: edit_form(request, model))
     return endpoint.generations_url, json_body(lambda: generation_body(request, model))
 
 
-def _askable(make: Callable[[], T]) -> T:
-    try:
-        return make()
-    except NotAskable as error:
-        raise UpstreamFailure(Rejected(public=str(error), code="unsupported_parameter")) from None
+async def _written(body: Body) -> tuple[str, bytes]:
+    """Content type and bytes."""
+    if isinstance(body, bytes):
+        return "application/json", body
+    form = aiohttp.FormData(default_to_multipart=True)
+    for field in body:
+        form.add_field(field.name, field.value, content_type=field.media_type, filename=field.filename)
+    payload = form()
+    return payload.headers["Content-Type"], await payload.as_bytes()

@@ -10,8 +10,8 @@ import msgspec
 
 from poe_gateway.chat.events import ChatEvent, ImageMade
 from poe_gateway.chat.request import ChatRequest
-from poe_gateway.upstreams.openai_api.asking import NotAskable
-from poe_gateway.upstreams.openai_api.drift import Drift, InBandError, exactly
+from poe_gateway.upstreams.bodies import NotAskable
+from poe_gateway.upstreams.drift import Drift, InBandError, exactly
 from poe_gateway.upstreams.openai_api.figures import read_input_usage
 
 _SIGNS = {"iVBORw0KGgo": "image/png", "/9j/": "image/jpeg", "UklGR": "image/webp", "R0lGOD": "image/gif"}

@@ -22,6 +22,12 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """Pictures are asked for by chats, with the first of these modalities, else the second; empty ones are not sent."""
     every_model: str = ""
     """Query by which its list of models holds those too that do not answer in words."""
+    limit: Literal["max_tokens", "max_completion_tokens"] | None = None
+    """The only name by which it takes a limit of an answer's tokens; None: it takes either."""
+    rates_by_model: bool = False
+    """It limits the rate of each model by itself."""
+    quota_is_rate: bool = False
+    """By ``insufficient_quota`` it means the tokens of a minute, not the end of the money."""
 
 
 _DASHSCOPE = Preset(
@@ -30,21 +36,25 @@ _DASHSCOPE = Preset(
         "intl": "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         "us": "https://dashscope-us.aliyuncs.com/compatible-mode/v1",
         "cn": "https://dashscope.aliyuncs.com/compatible-mode/v1",
-    }
+    },
+    limit="max_tokens",
+    rates_by_model=True,
+    quota_is_rate=True,
 )
 
 PRESETS: Mapping[str, Preset] = {
     "poe": Preset(addresses={"": "https://api.poe.com/v1"}, balance="points", draws_in_chats=((),)),
-    "openai": Preset(addresses={"": "https://api.openai.com/v1"}),
+    "openai": Preset(addresses={"": "https://api.openai.com/v1"}, limit="max_completion_tokens", rates_by_model=True),
     "openrouter": Preset(
         addresses={"": "https://openrouter.ai/api/v1"},
         balance="money",
         draws_in_chats=(("image", "text"), ("image",)),
         every_model="output_modalities=all",
+        rates_by_model=True,
     ),
     "dashscope": _DASHSCOPE,
     "qwen": _DASHSCOPE,
-    "ollama": Preset(addresses={"": "http://localhost:11434/v1"}, keyless=True, own_address=True),
+    "ollama": Preset(addresses={"": "http://localhost:11434/v1"}, keyless=True, own_address=True, limit="max_tokens"),
     "vllm": Preset(keyless=True, own_address=True),
 }
 

@@ -14,6 +14,9 @@ class ChatTextPart(BaseModel):
 
     type: Literal["text", "input_text", "output_text"]
     text: str
+    cache_control: dict[str, Any] | None = Field(
+        default=None, description="A mark for the cache of prompts of providers that have one."
+    )
 
 
 class ChatRefusalPart(BaseModel):
@@ -35,6 +38,7 @@ class ChatImagePart(BaseModel):
 
     type: Literal["image_url"]
     image_url: ChatImageUrl | str
+    cache_control: dict[str, Any] | None = Field(default=None, description="As of texts.")
 
 
 class ChatCalledFunction(BaseModel):
@@ -57,7 +61,7 @@ class ChatMessage(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[ChatTextPart | ChatImagePart | ChatRefusalPart] | None = Field(
         default=None, description="May be missing in an assistant's turn only."
     )

@@ -70,7 +70,7 @@ STATUSES: Mapping[int, str] = {
     402: "Every account that serves the model has used up its points.",
     403: "The key may not do that: `model_not_allowed`, `address_not_allowed`, `org_disabled`, `currency_mismatch`, "
     "`model_unpriced` or `expert_required`.",
-    404: "The model, or what the request goes on from, is not known.",
+    404: "The model, or an item that the input refers to, is not known.",
     405: "Only POST.",
     409: "The session's account is not available (only with SESSION_AFFINITY=strict), or another process still runs "
     "the request with this Idempotency-Key.",

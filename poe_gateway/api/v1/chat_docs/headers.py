@@ -50,11 +50,12 @@ _ANSWERED = {
     "x-gateway-session": "new, continued, replayed, moved or borrowed; only with a session.",
     "x-gateway-emulated": "What the gateway did in the upstream's stead: of tools, response_format, stop, max_tokens.",
     "x-gateway-dropped": "Parameters without effect; only with X-Gateway-Drop-Params.",
-    "x-gateway-tier": "The tier that answered; this and the next four only if the request was routed.",
+    "x-gateway-tier": "The tier that answered; this and the next five only if the request was routed.",
     "x-gateway-model": "The model that answered.",
     "x-gateway-profile": "The profile, or profiles, that chose.",
     "x-gateway-class": "What the classifier said; only if one was asked.",
     "x-gateway-escalations": "Tiers that failed or did not answer well enough before.",
+    "x-gateway-judged": "refusal, short or empty: it was not good enough, and the tiers above had nothing better.",
     "x-gateway-usage": "Who counted the tokens: upstream, tokenizer or estimate; only without streaming.",
     "x-gateway-cost": "Billed cost and its currency, as `0.0165 USD`; only without streaming and with a known price.",
 }
@@ -85,7 +86,7 @@ _REFUSALS: Mapping[int, tuple[str, ...]] = {
     409: ("retry-after", "x-should-retry"),
     429: ("retry-after", "x-should-retry", *_RATES),
     502: ("x-should-retry",),
-    503: ("retry-after",),
+    503: ("retry-after", "x-should-retry"),
 }
 """By status, what comes beside that which is everywhere."""
 TOLD: Mapping[str, str] = {**_EVERYWHERE, **_ANSWERED, **_RATES, **_OF_SHAPE["anthropic"], **_REFUSED}

@@ -89,6 +89,15 @@ class ResponseReasoningItem(BaseModel):
     encrypted_content: str | None = None
 
 
+class ResponsePictureItem(BaseModel):
+    """A picture that was made before, said back with the rest of an answer. Models are not shown it again."""
+
+    type: Literal["image_generation_call"]
+    id: str | None = None
+    status: Status | None = None
+    result: str | None = Field(default=None, description="Base64.")
+
+
 class ResponseReferenceItem(BaseModel):
     """An item of a kept response."""
 
@@ -96,7 +105,14 @@ class ResponseReferenceItem(BaseModel):
     id: str
 
 
-Item = ResponseMessageItem | ResponseCallItem | ResponseCallOutputItem | ResponseReasoningItem | ResponseReferenceItem
+Item = (
+    ResponseMessageItem
+    | ResponseCallItem
+    | ResponseCallOutputItem
+    | ResponseReasoningItem
+    | ResponsePictureItem
+    | ResponseReferenceItem
+)
 
 
 class ResponseTool(FunctionSchema):
