@@ -11,8 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
-Operation = Literal["chat", "embed", "image"]
-"""What is asked for: an answer in words, vectors of texts, or pictures."""
+Operation = Literal["chat", "embed", "image", "load"]
+"""What is asked for: an answer in words, vectors of texts, pictures, or only whether the model is there."""
 
 
 class TextPart(msgspec.Struct, frozen=True, tag="text"):
@@ -100,7 +100,7 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     not among them.
 
     ``operation`` ``embed``: ``inputs`` holds what is to be embedded, and ``messages`` one user turn for each text.
-    ``image``: the only message is the prompt, with the images to be edited.
+    ``image``: the only message is the prompt, with the images to be edited. ``load``: no message; no upstream is asked.
     """
 
     model: str

@@ -1,4 +1,7 @@
-"""An answer that no upstream gave: the fixed reply of a profile. Looks like a ``ChatStream`` to the endpoint."""
+"""An answer that no upstream gave: the fixed reply of a profile, or that a model is there.
+
+To the endpoint it looks like a ``ChatStream``.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from poe_gateway.dispatch.answer import Answer
 
 
 class CannedStream:
-    """The fixed reply. Costs nothing and holds nothing."""
+    """``text``, which may be empty. Costs nothing and holds nothing."""
 
     attempt = None
     charge = None
@@ -30,7 +33,8 @@ class CannedStream:
 
     async def events(self) -> AsyncGenerator[ChatEvent, None]:
         """The text, then the end."""
-        for event in (TextDelta(self._text), Finished()):
+        said: list[ChatEvent] = [TextDelta(self._text)] if self._text else []
+        for event in (*said, Finished()):
             self.answer.observe(event)
             yield event
 

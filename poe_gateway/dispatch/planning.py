@@ -60,10 +60,15 @@ class Planner:
         ``granted``: the model was allowed by the name that the caller asked for. Raises ModelNotFound, Forbidden,
         InvalidRequest when no upstream can do what is asked, UpstreamFailed when there is no adapter.
         """
+        plan = self.offered(principal, leg, granted=granted)
+        return self._fitting(plan, request, self.selector(principal, leg.labels))
+
+    def offered(self, principal: Principal, leg: Leg, *, granted: bool = False) -> Plan:
+        """All offers of the leg's model. Raises ModelNotFound, Forbidden."""
         plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
         if not (granted or _may_use(principal, leg, plan.model)):
             allowed(principal, plan.model)
-        return self._fitting(plan, request, self.selector(principal, leg.labels))
+        return plan
 
     def may(self, principal: Principal, leg: Leg, *, granted: bool = False) -> bool:
         """Whether the key may use the leg's model and any of its accounts. What nobody serves the walk will tell of."""

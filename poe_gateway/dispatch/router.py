@@ -96,6 +96,8 @@ class Router:
     ) -> Stream:
         """The stream of an answer whose first piece has arrived. Raises GatewayError."""
         table = self._table()
+        if request.operation == "load":
+            return self._loaded(table, principal, request, asked)
         if table is EMPTY and self._default_provider is None and asked.provider is None and ":" not in request.model:
             return await self._dispatcher.chat(principal, request, request_id, waiting)
         trail = Trail(asked_for=request.model, deadline=self._clock.monotonic() + self._dispatcher.patience(request))
@@ -127,6 +129,22 @@ class Router:
                 if trail.decision is None:
                     self._dispatcher.record(principal, request_id, Leg(model=request.model), trail)
                 self._dispatcher.close(trail, status, code or None)
+
+    def _loaded(self, table: Table, principal: Principal, request: ChatRequest, asked: Asked) -> CannedStream:
+        """That the model is there for the caller: all that loading it can mean here."""
+        course = self._course(table, principal, replace(request, operation="chat"), asked)
+        granted = any(may_use(principal, name) for name in course.names)
+        failure: GatewayError | None = None
+        for leg in course.legs:
+            try:
+                self._planner.offered(principal, leg, granted=granted)
+                break
+            except GatewayError as error:
+                failure = failure or error
+        else:
+            if failure is not None:
+                raise failure
+        return CannedStream(request, request.model, "", " -> ".join(course.profiles))
 
     def _course(self, table: Table, principal: Principal, request: ChatRequest, asked: Asked) -> Course:
         caller = routed_as(principal)

@@ -26,7 +26,9 @@ class Followed(Generic[T]):
         self._collection = collection
         self._kind = kind
         self._clock = clock
-        self._seen: dict[str, T] = {}
+        self._seen: dict[str, tuple[datetime, T]] = {}
+        """As it was read last, and of when. The moment counts too: what this process changed itself and another one put
+        back as it was is news, although it reads as before."""
         self._newest: datetime | None = None
         self._loaded = float("-inf")
 
@@ -36,21 +38,22 @@ class Followed(Generic[T]):
         return await self._read({})
 
     async def changes(self) -> list[T]:
-        """Those that are not as they were read last."""
+        """Those that were changed since they were read last, by whomever."""
         if self._newest is None or self._clock.monotonic() - self._loaded > _RELOAD:
             return await self._read({})
         return await self._read({"changed_at": {"$gte": self._newest - _OVERLAP}})
 
     async def _read(self, since: Document) -> list[T]:
-        read: dict[str, T] = {}
+        read: dict[str, tuple[datetime, T]] = {}
         newest = self._newest
         with guarded():
             async for document in self._collection.find(since).sort("changed_at", 1):
-                read[document["_id"]] = from_document(self._kind, document)
-                newest = document["changed_at"] if newest is None else max(newest, document["changed_at"])
+                changed_at = document["changed_at"]
+                read[document["_id"]] = changed_at, from_document(self._kind, document)
+                newest = changed_at if newest is None else max(newest, changed_at)
         if not since:
             self._loaded = self._clock.monotonic()
         self._newest = newest
         changed = {each_id: each for each_id, each in read.items() if self._seen.get(each_id) != each}
         self._seen.update(changed)
-        return list(changed.values())
+        return [each for _, each in changed.values()]

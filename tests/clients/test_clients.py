@@ -120,7 +120,9 @@ RUNS = {
     "litellm": Program("litellm_chat.py", f"{CHAT} messages ollama", "embeddings"),
     "llm": Program("llm_chat.py", "text stream tools structured"),
     "ai-sdk": Program("ai_sdk.mjs", f"{CHAT} structured missing", "embeddings", ends=Ends("stop", "tool-calls")),
-    "ollama": Program("ollama_chat.py", f"models {CHAT} generate streamed_generate structured missing", "embeddings"),
+    "ollama": Program(
+        "ollama_chat.py", f"models {CHAT} generate loaded streamed_generate structured missing", "embeddings"
+    ),
     "ollama-node": Program("ollama_chat.mjs", "models text stream generate tools", "embeddings"),
 }
 
@@ -166,6 +168,7 @@ def expected(pool: Pool, ends: Ends) -> dict[str, dict[str, Any]]:
         "generate": {"text": hello},
         "messages": {"text": hello},
         "ollama": {"text": hello},
+        "loaded": {"reasons": ["load", "unload", "load", "load"], "done": True},
         "streamed_generate": {"text": slowly},
         "responses": {"text": hello, "before": True, "same": True},
         "streamed_responses": {"text": slowly, "same": True, "status": "completed"},

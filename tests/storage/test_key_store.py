@@ -171,3 +171,12 @@ async def test_keys_of_an_older_version_read_as_defaults(db: Database) -> None:
     assert read == key(1, name="old", hash="0", bootstrap=True)
     changed = await MongoKeys(db, SystemClock()).change("key_1", KeyTerms(weight=4))
     assert changed is not None and changed.weight == 4
+
+
+async def test_a_change_that_another_process_takes_back_is_told_to_who_made_it(store: Callable[[], KeyStore]) -> None:
+    here, there = store(), store()
+    await here.add(key(1))
+    before = await here.load()
+    await here.change("key_1", KeyTerms(models=("no",)))
+    await there.change("key_1", KeyTerms(models=()))
+    assert await here.changes() == before

@@ -189,7 +189,6 @@ def test_refusals_name_the_field(fields: dict[str, Any], param: str) -> None:
     ("messages", "param"),
     [
         (None, "messages"),
-        ([], "messages"),
         ({}, "messages"),
         (["hello"], "messages[0]"),
         ([{"content": "hello"}], "messages[0].role"),
@@ -212,7 +211,7 @@ def test_refusals_name_the_field(fields: dict[str, Any], param: str) -> None:
         ([{"role": "tool", "content": "x", "tool_name": 1}], "messages[0].tool_name"),
         ([{"role": "tool", "content": "x", "tool_call_id": 1}], "messages[0].tool_call_id"),
     ],
-    ids=range(20),
+    ids=range(19),
 )
 def test_refusals_of_messages_name_the_place(messages: Any, param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -223,8 +222,6 @@ def test_refusals_of_messages_name_the_place(messages: Any, param: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"prompt": None}, "prompt"),
-        ({"prompt": ""}, "prompt"),
         ({"prompt": ["x"]}, "prompt"),
         ({"system": 1}, "system"),
         ({"images": ["AAAA"]}, "images[0]"),
@@ -233,7 +230,7 @@ def test_refusals_of_messages_name_the_place(messages: Any, param: str) -> None:
         ({"template": "{{ .Prompt }}"}, "template"),
         ({"context": [1, 2]}, "context"),
     ],
-    ids=range(9),
+    ids=range(7),
 )
 def test_what_a_conversation_cannot_do_is_refused(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -306,7 +303,7 @@ def test_any_body_is_understood_or_refused(body: dict[str, Any]) -> None:
         except InvalidRequest as error:
             assert error.param is not None and error.status == 400
         else:
-            assert request.messages
+            assert bool(request.messages) is (request.operation != "load")
 
 
 @pytest.mark.parametrize("raw", [b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"model":"\\ud800"}'], ids=range(6))
@@ -322,3 +319,22 @@ def test_numbers_beyond_all_floats_are_refused(number: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         CHAT.parse(raw)
     assert caught.value.param == "options.top_k"
+
+
+@pytest.mark.parametrize(
+    "fields, done",
+    [
+        ({}, "load"),
+        ({"keep_alive": "5m"}, "load"),
+        ({"keep_alive": -1}, "load"),
+        ({"keep_alive": False}, "load"),
+        ({"keep_alive": 0}, "unload"),
+        ({"keep_alive": "0"}, "unload"),
+        ({"keep_alive": "0s"}, "unload"),
+    ],
+    ids=str,
+)
+def test_who_says_nothing_wants_the_model_loaded_or_let_go(fields: dict[str, Any], done: str) -> None:
+    for request in (chat(messages=[], **fields), generate(prompt="", **fields), generate(prompt=None, **fields)):
+        assert (request.operation, request.messages, request.echo) == ("load", (), {"done_reason": done})
+    assert chat(**fields).operation == "chat"

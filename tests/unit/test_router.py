@@ -13,7 +13,15 @@ from poe_gateway.chat.request import ChatRequest, Message, Role, TextPart, ToolC
 from poe_gateway.dispatch.canned import CannedStream
 from poe_gateway.dispatch.continuity import SessionPolicy
 from poe_gateway.dispatch.router import Router, Stream
-from poe_gateway.errors import Forbidden, GatewayError, InvalidRequest, UpstreamFailed, UpstreamRefused, UpstreamTimeout
+from poe_gateway.errors import (
+    Forbidden,
+    GatewayError,
+    InvalidRequest,
+    ModelNotFound,
+    UpstreamFailed,
+    UpstreamRefused,
+    UpstreamTimeout,
+)
 from poe_gateway.explain.words import in_words
 from poe_gateway.pool.account import Account
 from poe_gateway.pool.outcome import Rejected, Transient
@@ -432,3 +440,29 @@ async def test_a_caller_who_leaves_between_two_tiers_leaves_nothing_behind() -> 
     assert not any(seat.used for seat in house.walk.broker.seats.values())
     [decision] = house.walk.decisions
     assert (decision.status, decision.error_code) == (499, "client_gone")
+
+
+async def loaded(house: House, model: str, caller: Principal = CALLER) -> Stream:
+    request = ChatRequest(model=model, messages=(), operation="load", echo={"done_reason": "load"})
+    return await house.router.chat(caller, request, "req_1")
+
+
+@pytest.mark.parametrize("model", ["local:small", "cloud:big", "auto"])
+async def test_a_model_that_is_there_counts_as_loaded_and_nobody_is_asked(model: str) -> None:
+    house = House()
+    stream = await loaded(house, model)
+    events = [event async for event in stream.events()]
+    assert (stream.model, stream.answer.text, len(events)) == (model, "", 1)
+    assert house.walk.upstream.asked == []
+
+
+async def test_a_model_that_is_not_there_or_not_the_keys_is_not_loaded() -> None:
+    house = House({**TABLE, "profiles": {"default": {"mode": "dispatch"}}})
+    listing = Listing(offer="mock", models=(Model(id="m", upstream="m", owned_by="mock"),), fetched_at=NOON)
+    house.walk.catalog.replace([listing])
+    await loaded(house, "m")
+    with pytest.raises(ModelNotFound):
+        await loaded(house, "nope")
+    with pytest.raises(GatewayError) as refused:
+        await loaded(house, "m", Principal(key_id="key_2", name="two", models=("other",)))
+    assert refused.value.status in (403, 404)

@@ -24,6 +24,7 @@ from poe_gateway.chat.events import (
     TextDelta,
     TextReplaced,
 )
+from poe_gateway.chat.ollama.options import DONE
 from poe_gateway.chat.request import ToolCall
 from poe_gateway.chat.sse import sendable
 from poe_gateway.errors import GatewayError
@@ -123,6 +124,8 @@ def moment(seconds: int) -> str:
 
 def _ending(reply: Reply, reason: str) -> Fields:
     """``done`` and the figures. How the time divides is not known: all of it counts as answering."""
+    if (loaded := reply.head.request.echo.get(DONE)) is not None:
+        return {"done": True, "done_reason": loaded}
     spent = round(reply.seconds * _NANO)
     return {
         "done": True,

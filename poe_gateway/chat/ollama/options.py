@@ -8,6 +8,8 @@ from poe_gateway.chat.fields import Body, flag, integer, number
 from poe_gateway.chat.request import OutputFormat
 from poe_gateway.errors import InvalidRequest
 
+DONE = "done_reason"
+"""Key of ``ChatRequest.echo``: how the answer to a request that loads says that it is over."""
 _MACHINE = frozenset(
     {
         "embedding_only",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 
 from poe_gateway.chat.embeddings import embed_request, texts
 from poe_gateway.chat.fields import MOST_TURNS, Body, document, flag, integer, model, text
-from poe_gateway.chat.ollama.options import output_format, parameters
+from poe_gateway.chat.ollama.options import DONE, output_format, parameters
 from poe_gateway.chat.openai_tools import tools
 from poe_gateway.chat.pictures import from_base64
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, Part, Role, TextPart, ToolCall
 from poe_gateway.errors import InvalidRequest
 
 _LATEST = ":latest"
+_NO_TIME = re.compile(r"0+(\.0*)?(ns|us|µs|ms|s|m|h)?")
 _ROLES: dict[str, Role] = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _SHARED = frozenset({"model", "stream", "format", "options", "think", "logprobs", "top_logprobs", "keep_alive"})
 _CHAT = _SHARED | {"messages", "tools"}
@@ -35,8 +37,10 @@ def parse_chat(raw: bytes | bytearray) -> ChatRequest:
     body = document(raw)
     name = name_of(body)
     entries = body.get("messages")
-    if not isinstance(entries, list) or not entries:
-        raise InvalidRequest("'messages' is required: a list with at least one message.", param="messages")
+    if not isinstance(entries, list):
+        raise InvalidRequest("'messages' is required: a list of messages.", param="messages")
+    if not entries:
+        return _loading(name, body)
     if len(entries) > MOST_TURNS:
         raise InvalidRequest(f"'messages' takes at most {MOST_TURNS} messages.", param="messages")
     return ChatRequest(
@@ -63,7 +67,7 @@ def parse_generate(raw: bytes | bytearray) -> ChatRequest:
             )
     prompt, images = text(body, "prompt") or "", _images(body, "")
     if not prompt and not images:
-        raise InvalidRequest("'prompt' is required: models cannot be loaded or unloaded here.", param="prompt")
+        return _loading(name, body)
     turns = [Message("user", (TextPart(prompt), *images))]
     if system := text(body, "system"):
         turns.insert(0, Message("system", (TextPart(system),)))
@@ -74,6 +78,19 @@ def parse_generate(raw: bytes | bytearray) -> ChatRequest:
         parameters=_parameters(body, _GENERATE),
         output=output_format(body.get("format")),
         spelled=_SPELLED,
+    )
+
+
+def _loading(name: str, body: Body) -> ChatRequest:
+    """A request that says nothing asks for the model to be loaded, or with ``keep_alive`` 0 to be let go."""
+    kept = body.get("keep_alive")
+    gone = type(kept) in (int, float, str) and _NO_TIME.fullmatch(str(kept)) is not None
+    return ChatRequest(
+        model=name,
+        messages=(),
+        stream=flag(body, "stream", default=True),
+        operation="load",
+        echo={DONE: "unload" if gone else "load"},
     )
 
 

@@ -48,6 +48,16 @@ def generate() -> dict[str, Any]:
     return {"text": client.generate(model=MODEL, prompt="Say hello.").response}
 
 
+def loaded() -> dict[str, Any]:
+    answers = [
+        client.generate(model=MODEL),
+        client.generate(model=MODEL, keep_alive=0),
+        client.chat(model=MODEL, messages=[]),
+        *client.chat(model=MODEL, messages=[], stream=True),
+    ]
+    return {"reasons": [answer.done_reason for answer in answers], "done": all(answer.done for answer in answers)}
+
+
 def streamed_generate() -> dict[str, Any]:
     parts = client.generate(model=MODEL, prompt="Say hello, and say it slowly.", stream=True)
     return {"text": "".join(part.response for part in parts)}

@@ -36,7 +36,7 @@ class OllamaTerms(BaseModel):
 
     model: str = MODEL
     options: OllamaOptions | None = None
-    keep_alive: str | float | None = Field(default=None, description="Has no meaning here.")
+    keep_alive: str | float | None = Field(default=None, description="0, where nothing is said: told as `unload`.")
     truncate: bool | None = None
 
 
@@ -84,12 +84,12 @@ class OllamaMessage(BaseModel):
 class OllamaChatRequest(OllamaAnswerTerms):
     """Ollama's request for the next turn of a chat."""
 
-    messages: list[OllamaMessage] = Field(min_length=1)
+    messages: list[OllamaMessage] = Field(description="Empty: whether the model is there, told as `load`.")
     tools: list[ChatTool] | None = Field(default=None, max_length=512)
 
 
 class OllamaGenerateRequest(OllamaAnswerTerms):
-    """Ollama's request for an answer to a prompt. ``prompt`` or ``images`` must be there."""
+    """Ollama's request for an answer to a prompt; without ``prompt`` and ``images``, whether the model is there."""
 
     prompt: str | None = None
     system: str | None = None
