@@ -357,3 +357,26 @@ async def test_a_turn_that_has_no_digest_costs_no_slot() -> None:
     messages = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": calls}]
     await house.request(messages=messages)
     await house.check_nothing_is_left()
+
+
+@pytest.mark.parametrize(
+    ("failures", "attempts"),
+    [
+        ([UpstreamFailure(Transient("x"), Fate.UNKNOWN)], b"1"),
+        ([UpstreamFailure(RateLimited(retry_after=60))] * 2, b"2"),
+    ],
+    ids=["for good", "on both accounts"],
+)
+async def test_a_refusal_tells_how_many_accounts_were_tried(failures: list[UpstreamFailure], attempts: bytes) -> None:
+    house = await House().start()
+    house.upstream.failures = list(failures)
+    await house.request(session=None)
+    assert house.sent[0]["status"] >= 500
+    assert dict(house.sent[0]["headers"])[b"x-gateway-attempts"] == attempts
+
+
+async def test_a_refusal_before_any_account_was_tried_tells_none() -> None:
+    house = await House().start()
+    await house.request(messages=[])
+    assert house.sent[0]["status"] == 400
+    assert b"x-gateway-attempts" not in dict(house.sent[0]["headers"])

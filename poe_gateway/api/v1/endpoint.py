@@ -324,6 +324,8 @@ class Endpoint:
         headers += self._ids_of(request_id)
         named = {name for name, _ in headers}
         headers += [each for each in line.headers() if each[0] not in named]
+        if error.attempts:
+            headers.append((b"x-gateway-attempts", str(error.attempts).encode()))
         if attempt is not None and attempt.lease.queued:
             headers.append(_wait_header(attempt.lease.waited))
         elif line.first is not None and isinstance(error, Overloaded | PointsExhausted | SessionLost):

@@ -44,9 +44,10 @@ _EVERYWHERE = {
     "idempotent-replayed": "true: this request did not run, the answer is that of an earlier one with the same key.",
     "x-gateway-original-request-id": "Id of the request that ran; only with idempotent-replayed.",
 }
+_ATTEMPTS = "x-gateway-attempts"
 _ANSWERED = {
     "x-gateway-account": "Opaque id of the account that answered.",
-    "x-gateway-attempts": "Accounts tried, the last one included.",
+    _ATTEMPTS: "Accounts tried, the last one included; of refusals only where any was.",
     "x-gateway-session": "new, continued, replayed, moved or borrowed; only with a session.",
     "x-gateway-emulated": "What the gateway did in the upstream's stead: of tools, response_format, stop, max_tokens.",
     "x-gateway-dropped": "Parameters without effect; only with X-Gateway-Drop-Params.",
@@ -89,6 +90,8 @@ _REFUSALS: Mapping[int, tuple[str, ...]] = {
     503: ("retry-after", "x-should-retry"),
 }
 """By status, what comes beside that which is everywhere."""
+_TRIED = frozenset({400, 402, 404, 409, 413, 429, 500, 502, 503, 504})
+"""Refusals that an account may have been tried before."""
 TOLD: Mapping[str, str] = {**_EVERYWHERE, **_ANSWERED, **_RATES, **_OF_SHAPE["anthropic"], **_REFUSED}
 """All headers of answers with their meanings."""
 
@@ -113,7 +116,8 @@ def answered(shape: Shape) -> dict[str, Any]:
 
 def refused(status: int, shape: Shape) -> dict[str, Any]:
     """References to the headers of a refusal."""
-    return _references(*_EVERYWHERE, *_OF_SHAPE[shape], *_REFUSALS.get(status, ()))
+    tried = (_ATTEMPTS,) if status in _TRIED else ()
+    return _references(*_EVERYWHERE, *_OF_SHAPE[shape], *tried, *_REFUSALS.get(status, ()))
 
 
 def _references(*names: str) -> dict[str, Any]:
