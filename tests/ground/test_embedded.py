@@ -244,6 +244,7 @@ async def test_it_listens_on_loopback_only(home: Path) -> None:
 
 async def test_a_foreign_mongod_on_the_data_is_told_and_left_alone(home: Path) -> None:
     await start_standalone(home)
+    (home / "mongo" / "port").unlink()  # nobody of ours was ever here
     pid = running(home)
     with pytest.raises(MongoUnavailable, match=f"Another mongod \\(process {pid}\\)"):
         await ensure_mongod(home, CLOCK)

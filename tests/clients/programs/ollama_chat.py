@@ -102,4 +102,4 @@ def missing() -> dict[str, Any]:
     return {}
 
 
-tell(models, text, stream, generate, streamed_generate, tools, streamed_tools, structured, embeddings, missing)
+tell(models, text, stream, generate, loaded, streamed_generate, tools, streamed_tools, structured, embeddings, missing)
