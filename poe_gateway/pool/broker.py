@@ -261,8 +261,12 @@ class Broker(Court):
         ahead = self.line.ahead_of(ticket)
         expected: float | None = None
         if self.prospects.pace.measured:
-            expected = self.prospects.expected_wait(ahead, self._slots_for(ticket.lane), ticket.want.key)
+            expected = self._expected(ahead, ticket.want, ticket.lane)
         return Place(position=ahead + 1, expected=expected)
+
+    def _expected(self, ahead: int, want: Want, lane: Lane) -> float:
+        """Seconds until the turn of a request with so many ahead of it: while all rest, nobody has a turn."""
+        return self.prospects.rest(want) + self.prospects.expected_wait(ahead, self._slots_for(lane), want.key)
 
     def _slots_for(self, lane: Lane, *, ever: bool = False) -> int:
         """About how many slots serve the lane at a time; ``ever``: at most, with all that may be had of others."""
@@ -668,7 +672,7 @@ class Broker(Court):
             return self.refused(want, error)
         ahead = self.line.ahead_of_newcomer(want.caller, want.priority, want.weight, want.offers)
         choice.position, choice.how = ahead + 1, "queued"
-        choice.wait_seconds = self.prospects.expected_wait(ahead, self._slots_for(_lane(want)), want.key)
+        choice.wait_seconds = self._expected(ahead, want, _lane(want))
         return choice
 
     def __repr__(self) -> str:

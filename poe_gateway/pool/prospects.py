@@ -272,6 +272,16 @@ class Prospects:
         """Seconds until the one with so many ahead of it may start, when ``slots`` are in use for the line."""
         return self.pace.seconds(key) * (ahead + 1) / max(1, slots)
 
+    def rest(self, want: Want) -> float:
+        """Seconds until some account may serve the request, busy or not; 0 also where time alone brings none."""
+        if self.hopeful(want):
+            return 0.0
+        now = self._clock.now()
+        outlook = self.outlook(want, now)
+        if outlook is None or outlook.soonest is None:
+            return 0.0
+        return max(0.0, (outlook.soonest - now).total_seconds())
+
     def retry_after(self, ahead: int, slots: int) -> float:
         """The same for a newcomer who is sent away; bounded, since it is a guess."""
         return min(_LONGEST_TOLD, max(1.0, self.expected_wait(ahead, slots)))

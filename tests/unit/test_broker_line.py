@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
 from poe_gateway.errors import GatewayError, ModelUnsupported, SessionLost
 from poe_gateway.pool.lease import Lease
-from poe_gateway.pool.outcome import Challenged, Rejected, Succeeded
+from poe_gateway.pool.outcome import Challenged, RateLimited, Rejected, Succeeded
+from poe_gateway.pool.queue import Place
 from tests.unit.builders import account
 from tests.unit.test_broker import Bench
 
@@ -99,3 +101,20 @@ async def test_a_session_does_not_wait_for_its_account_while_its_model_is_blocke
     assert await served(moved)
     with pytest.raises(SessionLost):
         await asyncio.wait_for(bench.lease(affinity="a", steadfast=True, seconds=30), 20)
+
+
+async def test_while_all_rest_the_wait_that_is_told_includes_their_rest() -> None:
+    bench = Bench(account("a"))
+    for _ in range(8):
+        bench.broker.prospects.pace.observe("gpt", 0.5)
+    bench.broker.settle(await bench.lease(), RateLimited(retry_after=12.0))
+    places: list[Callable[[], Place | None]] = []
+    waiting = asyncio.create_task(bench.broker.lease(bench.want(seconds=30), places.append))
+    await turns()
+    place = places[0]()
+    assert place is not None and place.expected is not None
+    assert 12.0 <= place.expected <= 13.0
+    choice = bench.broker.would_choose(bench.want(seconds=30))
+    assert choice.how == "queued" and 12.0 <= choice.wait_seconds <= 13.5
+    waiting.cancel()
+    await asyncio.wait([waiting])
