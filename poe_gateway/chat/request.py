@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 Role = Literal["system", "user", "assistant", "tool"]
 Operation = Literal["chat", "embed", "image", "load"]
@@ -89,6 +90,13 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def images(self) -> tuple[ImagePart, ...]:
         return tuple(part for part in self.parts if isinstance(part, ImagePart))
+
+    @property
+    def unmarked(self) -> Message:
+        """The turn without marks for caches."""
+        if not any(part.cache for part in self.parts):
+            return self
+        return replace(self, parts=tuple([replace(part, cache=None) for part in self.parts]))
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -254,12 +254,21 @@ async def test_calls_of_tools_that_are_offered_no_more_are_declared(adapter, sit
 
 async def test_cache_marks_of_another_dialect_are_passed_on(adapter, site):
     mark = {"type": "ephemeral"}
-    turns = (Message("system", (TextPart("be brief", mark),)), Message("user", (TextPart("go", mark), TextPart("now"))))
+    turns = (
+        Message("system", (TextPart("be brief", mark),)),
+        Message("user", (TextPart("go", mark), TextPart("now"))),
+        Message("assistant", (), tool_calls=(ToolCall("c1", "look", "{}"),)),
+        Message("tool", (TextPart("here", mark), TextPart("it is")), tool_call_id="c1"),
+    )
     await talk(adapter, account(site.url), ChatRequest(model="m", messages=turns))
     body = site.seen[-1][2]
     assert body["system"] == [{"type": "text", "text": "be brief", "cache_control": mark}]
     go = {"type": "text", "text": "go", "cache_control": mark}
-    assert body["messages"] == [{"role": "user", "content": [go, {"type": "text", "text": "now"}]}]
+    user, _, told = body["messages"]
+    assert user == {"role": "user", "content": [go, {"type": "text", "text": "now"}]}
+    here = [{"type": "text", "text": text} for text in ("here", "it is")]
+    result = {"type": "tool_result", "tool_use_id": "c1", "content": here, "cache_control": mark}
+    assert told == {"role": "user", "content": [result]}, "within a result the API refuses marks"
 
 
 async def test_thoughts_of_another_upstream_are_left_out(adapter, site):

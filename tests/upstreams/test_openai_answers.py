@@ -149,6 +149,14 @@ CALLS = {
         [[fragment(0, "a", "f", "{}")], [fragment(1, "a", "g", "{}")]],
         (ToolCall("a", "f", "{}"), ToolCall("call_x-1_1", "g", "{}")),
     ),
+    "one-id-for-all-and-no-index": (
+        [
+            [fragment(call_id="a", name="f", arguments="{}")],
+            [fragment(call_id="a", name="f", arguments='{"x":')],
+            [fragment(call_id="a", arguments="1}")],
+        ],
+        (ToolCall("a", "f", "{}"), ToolCall("call_x-1_1", "f", '{"x":1}')),
+    ),
     "id-before-the-function": (
         [[{"index": 0, "id": "a", "type": "function"}], [fragment(0, name="f", arguments="{}")]],
         (ToolCall("a", "f", "{}"),),

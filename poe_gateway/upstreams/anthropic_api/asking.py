@@ -203,8 +203,10 @@ def _content(message: Message) -> list[Block]:
             for call in message.tool_calls
         ]
     result: Block = {"type": "tool_result", "tool_use_id": _call_id(message.tool_call_id or "")}
-    if content := _blocks(message.parts):
+    if content := _blocks(message.unmarked.parts):
         result["content"] = content
+    if marks := [part.cache for part in message.parts if part.cache]:
+        result["cache_control"] = marks[-1]  # the API takes marks of the whole result only
     return [result]
 
 

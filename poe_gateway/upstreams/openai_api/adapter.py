@@ -100,7 +100,7 @@ class OpenAIAPI:
             return
         if endpoint.nearby and self._images is not None:
             await vet_pictures(request, self._images)
-        body = json_body(lambda: chat_body(request, model, endpoint.known.limit))
+        body = json_body(lambda: chat_body(request, model, endpoint.known))
         async with (
             self._exchange.post(endpoint, endpoint.chat_url, body, model=model, accept="text/event-stream") as response,
             aclosing(read_answer(response, endpoint, model=model)) as events,

@@ -8,6 +8,7 @@ from typing import Any
 from poe_gateway.chat.anthropic.turns import NATIVE
 from poe_gateway.chat.request import ChatRequest, ImagePart, Message, OutputFormat, Part, TextPart, Tool, ToolChoice
 from poe_gateway.upstreams.bodies import NotAskable, stand_in
+from poe_gateway.upstreams.openai_api.presets import Preset
 
 _EFFORTS = ((4096, "low"), (16384, "medium"))
 """Tokens of thinking below which a budget is called so; this API takes no number."""
@@ -16,16 +17,16 @@ _LIMITS = ("max_completion_tokens", "max_tokens")
 """An answer's tokens at most, by the names that providers have for it; the first is the newer."""
 
 
-def chat_body(request: ChatRequest, model: str, limit: str | None = None) -> dict[str, Any]:
-    """The JSON body: sampling options as they are, always streamed and with usage. Raises NotAskable.
-
-    ``limit``: the only name by which the provider takes a limit of the answer's tokens.
-    """
+def chat_body(request: ChatRequest, model: str, known: Preset) -> dict[str, Any]:
+    """The JSON body: sampling options as they are, always streamed and with usage. Raises NotAskable."""
     _refuse_sound(request.parameters)
+    messages = request.messages
+    if not known.cache_marks:
+        messages = tuple([message.unmarked for message in messages])
     body = {
-        **_limited(_sampling(request.parameters), limit),
+        **_limited(_sampling(request.parameters), known.limit),
         "model": model,
-        "messages": list(_turns(request.messages)),
+        "messages": list(_turns(messages)),
         "stream": True,
         "stream_options": {"include_usage": True},
     }

@@ -22,13 +22,13 @@ class _Call(msgspec.Struct):
     arguments: list[str]
 
     def ended_before(self, call_id: str, name: str, arguments: str) -> bool:
-        """Whether a fragment under the same index begins another call: only beginnings tell a name, and nothing can be
-        added to arguments that are whole."""
+        """Whether a fragment under the same index begins another call: only beginnings tell a name, and no object can
+        be added to arguments that are whole."""
         if not name or not self.name:
             return False
         if name != self.name or (call_id and self.id and call_id != self.id):
             return True
-        return bool(arguments.strip()) and _whole("".join(self.arguments))
+        return arguments.lstrip().startswith("{") and _whole("".join(self.arguments))
 
 
 class Calls:
@@ -56,9 +56,9 @@ class Calls:
             place = self._count
             self._count += 1
             call = self._begun[index] = _Call(place=place, id=call_id, name=name, arguments=[arguments])
-            own = call_id and call_id not in self._by_id
-            if own:
-                self._by_id[call_id] = call
+            own = bool(call_id) and call_id not in self._by_id
+            if call_id:
+                self._by_id[call_id] = call  # the last one where all have the same
             return {
                 **fragment,
                 "index": place,

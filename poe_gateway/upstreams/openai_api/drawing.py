@@ -13,6 +13,7 @@ from poe_gateway.chat.request import ChatRequest
 from poe_gateway.upstreams.bodies import NotAskable
 from poe_gateway.upstreams.openai_api.asking import chat_body
 from poe_gateway.upstreams.openai_api.pictures import picture_at
+from poe_gateway.upstreams.openai_api.presets import Preset
 
 _OF_PICTURES = frozenset(
     {
@@ -37,10 +38,8 @@ class Wordy(ValueError):
     """The answer holds no picture; the text is what was said instead."""
 
 
-def drawing_body(
-    request: ChatRequest, model: str, modalities: tuple[str, ...], limit: str | None = None
-) -> dict[str, Any]:
-    """The JSON body of the chat, which is not streamed; ``limit`` as in ``chat_body``. Raises NotAskable."""
+def drawing_body(request: ChatRequest, model: str, modalities: tuple[str, ...], known: Preset) -> dict[str, Any]:
+    """The JSON body of the chat, which is not streamed. Raises NotAskable."""
     given = dict(request.parameters)
     if given.pop("n", 1) != 1:
         raise NotAskable("The provider of this model draws one picture at a time: 'n' must be 1.")
@@ -48,7 +47,7 @@ def drawing_body(
         raise NotAskable(f"The provider of this model draws in chats, which do not take '{refused[0]}'.")
     if modalities:
         given["modalities"] = modalities
-    body = chat_body(replace(request, parameters=given), model, limit)
+    body = chat_body(replace(request, parameters=given), model, known)
     del body["stream_options"]
     return body | {"stream": False}
 

@@ -70,7 +70,7 @@ async def _drawn(exchange: Exchange[Endpoint], endpoint: Endpoint, model: str, r
 async def _chatted(
     exchange: Exchange[Endpoint], endpoint: Endpoint, model: str, request: ChatRequest, modalities: tuple[str, ...]
 ) -> list[ChatEvent]:
-    body = json_body(lambda: drawing_body(request, model, modalities, endpoint.known.limit))
+    body = json_body(lambda: drawing_body(request, model, modalities, endpoint.known))
     async with (
         exchange.post(endpoint, endpoint.chat_url, body, model=model, operation="image") as response,
         aclosing(read_answer(response, endpoint, model=model, operation="image")) as events,

@@ -24,6 +24,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """Query by which its list of models holds those too that do not answer in words."""
     limit: Literal["max_tokens", "max_completion_tokens"] | None = None
     """The only name by which it takes a limit of an answer's tokens; None: it takes either."""
+    cache_marks: bool = False
+    """It knows ``cache_control`` of content parts; others may refuse a request for it."""
     rates_by_model: bool = False
     """It limits the rate of each model by itself."""
     quota_is_rate: bool = False
@@ -38,6 +40,7 @@ _DASHSCOPE = Preset(
         "cn": "https://dashscope.aliyuncs.com/compatible-mode/v1",
     },
     limit="max_tokens",
+    cache_marks=True,
     rates_by_model=True,
     quota_is_rate=True,
 )
@@ -50,6 +53,7 @@ PRESETS: Mapping[str, Preset] = {
         balance="money",
         draws_in_chats=(("image", "text"), ("image",)),
         every_model="output_modalities=all",
+        cache_marks=True,
         rates_by_model=True,
     ),
     "dashscope": _DASHSCOPE,
