@@ -8,9 +8,9 @@ from poe_gateway.pool.account import Scope
 from poe_gateway.pool.outcome import Outcome
 
 QUARANTINED = "body_quarantined"
+"""Code of the refusal of a body that accounts have refused."""
 RATE_LIMITED = "upstream_rate_limited"
 """Of a body whose every refusal was a limit of rate: it is at rest like any other, but not at fault."""
-"""Code of the refusal of a body that accounts have refused."""
 REQUEST = "request"
 """The scope of what no account, way or site is to blame for."""
 

@@ -8,6 +8,7 @@ is one, ``deleted`` (true) where the caller deleted what others go on from.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from bson import Binary
 
@@ -70,20 +71,34 @@ class MongoKept:
         there = {"_id": response_id, "key_id": key_id, **_ALIVE}
         with guarded():
             # Marked before anybody looks for what goes on from it: of two that are deleted at once, the second to look
-            # finds nothing.
+            # finds nothing. Nothing is gone before all that goes with it is known: a call that broke off can be made
+            # again.
             before = await self._responses.find_one_and_update(
                 there, {"$set": {"deleted": True}}, projection=["path", "deleted"]
             )
             if before is None:
                 return False
-            for each in (response_id, *reversed(before["path"])):  # also where an earlier call broke off in between
-                if not await self._swept(key_id, each):
-                    break
+            line = [response_id, *reversed(before["path"])]
+            while gone := await self._unneeded(line):
+                await self._responses.delete_many({"_id": {"$in": gone}, "key_id": key_id, "deleted": True})
+                line = line[len(gone) :]
         return "deleted" not in before
 
-    async def _swept(self, key_id: str, response_id: str) -> bool:
-        """Whether a deleted response is gone now: nothing goes on from it any more."""
-        if await self._responses.find_one({"previous": response_id}, projection=["_id"]) is not None:
-            return False
-        gone = await self._responses.delete_one({"_id": response_id, "key_id": key_id, "deleted": True})
-        return gone.deleted_count == 1
+    async def _unneeded(self, line: list[str]) -> list[str]:
+        """Of a conversation, the newest first: the first ones, as far as they are deleted and nothing else goes on from
+        them."""
+        if not line or await self._responses.find_one({"previous": line[0]}, projection=["_id"]) is not None:
+            return []  # as a rule, and cheap
+        others: Document = {
+            "from": schema.RESPONSES,
+            "localField": "_id",
+            "foreignField": "previous",
+            "pipeline": [{"$match": {"_id": {"$nin": line}}}, {"$limit": 1}, {"$project": {"_id": 1}}],
+            "as": "others",
+        }
+        deleted: Document = {"_id": {"$in": line}, "deleted": True}
+        found = await self._responses.aggregate(
+            [{"$match": deleted}, {"$lookup": others}, {"$match": {"others": []}}, {"$project": {"_id": 1}}]
+        )
+        alone = {each["_id"] async for each in found}
+        return list(takewhile(alone.__contains__, line))

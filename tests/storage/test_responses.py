@@ -10,6 +10,8 @@ from typing import Any
 import orjson
 import pytest
 from msgspec.structs import replace
+from pymongo import AsyncMongoClient
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 
 from poe_gateway.auth.keys import Principal
 from poe_gateway.chat.events import TextDelta
@@ -19,7 +21,7 @@ from poe_gateway.conversations.memory import MemoryKept
 from poe_gateway.conversations.shelf import Shelf
 from poe_gateway.errors import NotFound, StoreUnavailable
 from poe_gateway.storage import schema
-from poe_gateway.storage.client import Database
+from poe_gateway.storage.client import Database, Document
 from poe_gateway.storage.responses import MongoKept
 from poe_gateway.vault import Vault, new_key
 from tests.support.responses import asked, head_of, reply_of
@@ -127,6 +129,35 @@ async def test_a_deletion_that_broke_off_is_finished_by_the_next_one(db: Databas
     await db[schema.RESPONSES].update_one({"_id": "resp_1"}, {"$set": {"deleted": True}})
     assert not await store.drop("key_a", "resp_1")
     assert await db[schema.RESPONSES].find_one() is None
+
+
+class Commands(CommandListener):
+    """Counts what is sent."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def started(self, event: CommandStartedEvent) -> None:
+        self.sent += 1
+
+    def succeeded(self, event: CommandSucceededEvent) -> None: ...
+
+    def failed(self, event: CommandFailedEvent) -> None: ...
+
+
+async def test_a_long_conversation_goes_at_once(db: Database, mongo_uri: str) -> None:
+    """One after another would take longer than a call may, and what had gone by then could not be asked for again."""
+    store, commands = MongoKept(db), Commands()
+    conversation = [f"resp_{number}" for number in range(40)]
+    for number, name in enumerate(conversation):
+        await store.put(replace(FIRST, id=name, path=tuple(conversation[:number])), TTL)
+    for name in conversation[:-1]:
+        await store.drop("key_a", name)
+    assert await db[schema.RESPONSES].count_documents({}) == 40
+    async with AsyncMongoClient[Document](mongo_uri, event_listeners=[commands]) as client:
+        assert await MongoKept(client[db.name]).drop("key_a", conversation[-1])
+    assert await db[schema.RESPONSES].count_documents({}) == 0
+    assert commands.sent < 10
 
 
 async def test_what_is_gone_on_from_stays(made: tuple[KeptStore, Pass]) -> None:
