@@ -63,6 +63,12 @@ async def start_standalone(home: Path) -> int:
     return port
 
 
+def _keep_expired(uri: str) -> None:
+    """Once a minute the server takes away what has expired: to it, whatever the tests' own calendars date is past."""
+    with MongoClient[dict[str, object]](uri) as client:
+        client.admin.command({"setParameter": 1, "ttlMonitorEnabled": False})
+
+
 @pytest.fixture(scope="session")
 def mongo_uri() -> Iterator[str]:
     """Connection string of a replica set, the same for the whole session."""
@@ -73,6 +79,7 @@ def mongo_uri() -> Iterator[str]:
         return
     with temporary_home() as home:
         mongo = asyncio.run(embedded.ensure_mongod(home, SystemClock()))
+        _keep_expired(mongo.uri)
         _uris.append(mongo.uri)
         yield mongo.uri
         _uris.remove(mongo.uri)
@@ -84,6 +91,7 @@ def standalone_mongo_uri() -> Iterator[str]:
     """Connection string of a server without replica set, the same for the whole session."""
     with temporary_home() as home:
         uri = f"mongodb://127.0.0.1:{asyncio.run(start_standalone(home))}/?directConnection=true"
+        _keep_expired(uri)
         _uris.append(uri)
         yield uri
         _uris.remove(uri)
