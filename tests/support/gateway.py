@@ -72,6 +72,8 @@ class GatewayServer:
                 [
                     *(sys.executable, "-m", "uvicorn", "poe_gateway.app:app", "--host", "127.0.0.1"),
                     *("--port", str(self.port), "--workers", str(self.workers), "--no-access-log"),
+                    # As `poe-gateway serve` has it: clients keep connections for five seconds, as long as uvicorn does.
+                    *("--timeout-keep-alive", "75"),
                 ],
                 cwd=self.home,
                 env={**self.environment, "PYTHONPATH": str(ROOT)},

@@ -198,16 +198,33 @@ async def test_a_body_without_end_is_cut(site: Site, begin: bytes) -> None:
     )
 
 
-async def test_time_is_bounded_and_so_is_the_number_at_once(site: Site) -> None:
+async def test_time_is_bounded(site: Site) -> None:
     async def slow(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(60)
         return web.Response()
 
     site.pages["/x"] = slow
-    async with fetcher(site, seconds=0.5, concurrency=2) as images:
+    async with fetcher(site, seconds=0.5) as images:
         answers = await asyncio.gather(*(images.fetch(site.url("/x")) for _ in range(6)), return_exceptions=True)
     assert {str(each) for each in answers} == {"The image did not arrive in time."}
-    assert site.most == 2
+
+
+async def test_the_number_at_once_is_bounded(site: Site) -> None:
+    gate = asyncio.Event()
+
+    async def waiting(request: web.Request) -> web.StreamResponse:
+        await gate.wait()
+        return web.Response(body=PNG)
+
+    site.pages["/x"] = waiting
+    async with fetcher(site, seconds=60, concurrency=2) as images:
+        fetching = [asyncio.create_task(images.fetch(site.url("/x"))) for _ in range(6)]
+        while site.open < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)  # time for a third, were it let
+        gate.set()
+        answers = await asyncio.gather(*fetching)
+    assert (len(answers), site.most) == (6, 2)
 
 
 async def test_a_connection_that_breaks_is_told_as_such(site: Site, images: ImageFetcher) -> None:
