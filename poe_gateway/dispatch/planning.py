@@ -10,7 +10,7 @@ from poe_gateway.auth.keys import Principal, allowed, may_use
 from poe_gateway.chat.request import ChatRequest
 from poe_gateway.clock import Clock
 from poe_gateway.dispatch.fitting import Fit, fit
-from poe_gateway.errors import InvalidRequest, ModelNotFound, UpstreamFailed
+from poe_gateway.errors import Forbidden, InvalidRequest, ModelNotFound, UpstreamFailed
 from poe_gateway.pool.broker import Broker
 from poe_gateway.pool.lease import Want
 from poe_gateway.pool.pricebook import PriceBook
@@ -73,10 +73,10 @@ class Planner:
     def may(self, principal: Principal, leg: Leg, *, granted: bool = False) -> bool:
         """Whether the key may use the leg's model and any of its accounts. What nobody serves the walk will tell of."""
         try:
-            plan = self._catalog.plan(leg.model, self._broker.offers(), leg.offers)
+            plan = self.offered(principal, leg, granted=granted)
         except ModelNotFound:
             return True
-        if not (granted or _may_use(principal, leg, plan.model)):
+        except Forbidden:
             return False
         if not (principal.providers or principal.labels or principal.without):
             return True

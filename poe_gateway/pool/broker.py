@@ -540,7 +540,7 @@ class Broker(Court):
             for ticket in self.line.tickets(lane):
                 want = ticket.want
                 refusal = self.guard.peek(want.offers, want.key, want.fingerprint, self._clock.monotonic())
-                if refusal is None or refusal.code in (QUARANTINED, RATE_LIMITED) or ticket.granted.done():
+                if refusal is None or refusal.code in _OF_BODIES or ticket.granted.done():
                     continue
                 self.line.leave(ticket)
                 ticket.granted.set_exception(_told(refusal))
@@ -682,7 +682,8 @@ class Broker(Court):
         )
 
 
-_KINDS = {QUARANTINED: UpstreamRefused, RATE_LIMITED: Overloaded}
+_OF_BODIES = {QUARANTINED: UpstreamRefused, RATE_LIMITED: Overloaded}
+"""Refusals of one body alone, and how its caller meets them; all others are incidents."""
 
 
 def _lane(want: Want, account_id: str | None = None) -> Lane:
@@ -691,7 +692,7 @@ def _lane(want: Want, account_id: str | None = None) -> Lane:
 
 def _told(refusal: Refusal) -> GatewayError:
     """The guard's refusal as the caller meets it."""
-    kind = _KINDS.get(refusal.code, UpstreamDown)
+    kind = _OF_BODIES.get(refusal.code, UpstreamDown)
     return kind(refusal.message, code=refusal.code, retry_after=refusal.retry_after)
 
 

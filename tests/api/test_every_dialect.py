@@ -102,6 +102,22 @@ class Doors:
     def call(self, path: str, **how: Any) -> Call:
         return Call(self.routes[path], path, **how)
 
+    def breaking_off(self, path: str, **how: Any) -> Call:
+        """A call whose answer breaks off as soon as its first piece has arrived; later calls are answered whole."""
+        whole = self.house.upstream.chat
+
+        async def broken(*args: Any) -> Any:
+            self.house.upstream.chat = whole  # type: ignore[method-assign]
+            async for event in whole(*args):
+                yield event
+                while b"one " not in call.text:  # the first piece is held back for a moment
+                    await asyncio.sleep(0.005)
+                raise BROKEN
+
+        self.house.upstream.chat = broken  # type: ignore[method-assign]
+        call = self.call(path, **how)
+        return call
+
 
 @pytest.fixture
 async def doors() -> Doors:
@@ -138,17 +154,7 @@ async def test_a_refusal_before_the_first_piece_has_the_dialects_shape(doors: Do
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_failure_in_mid_answer_ends_the_stream_in_the_dialects_words(doors: Doors, path: str) -> None:
-    whole = doors.house.upstream.chat
-
-    async def broken(*args: Any) -> Any:
-        async for event in whole(*args):
-            yield event
-            while b"one " not in call.text:  # the first piece is held back for a moment
-                await asyncio.sleep(0.005)
-            raise BROKEN
-
-    doors.house.upstream.chat = broken  # type: ignore[method-assign]
-    call = doors.call(path)
+    call = doors.breaking_off(path)
     await call.task
     assert call.status == 200
     assert b"one " in call.text
@@ -174,20 +180,9 @@ async def test_a_repetition_gets_the_same_answer_and_costs_nothing(doors: Doors,
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_stream_that_failed_is_not_kept(doors: Doors, path: str) -> None:
-    whole = doors.house.upstream.chat
-
-    async def broken(*args: Any) -> Any:
-        async for event in whole(*args):
-            yield event
-            while b"one " not in first.text:
-                await asyncio.sleep(0.005)
-            raise BROKEN
-
-    doors.house.upstream.chat = broken  # type: ignore[method-assign]
-    first = doors.call(path, key="k")
+    first = doors.breaking_off(path, key="k")
     await first.task
     assert FAULTS[path] in first.text
-    doors.house.upstream.chat = whole  # type: ignore[method-assign]
     again = doors.call(path, key="k")
     await again.task
     assert b"two" in again.text
